@@ -1,0 +1,1 @@
+"""Hangang Hub: a JupyterHub that shares a GPU centre fairly."""

@@ -1,0 +1,1 @@
+"""The words every feature shares: amounts, people, decisions, time and errors. Standard library only."""

@@ -1,0 +1,1 @@
+"""The hub's own database: connections, tables and their migrations. It decides nothing."""

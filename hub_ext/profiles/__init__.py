@@ -1,0 +1,1 @@
+"""What a person may start: profiles, their sizes, who sees them, and what somebody chose."""

@@ -1,0 +1,275 @@
+"""GPU-hours per period: windows, limits with carry and grants, what is left and how long it lasts (QUOTA.md §7).
+
+Everything is counted in cost units (millionths of a GPU-second). Periods are half-open intervals between the
+first instants of local dates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+from hub_ext.core.amounts import hours_to_cost_units
+from hub_ext.core.clock import MINUTE, Instant, at
+from hub_ext.quota.model import Budget, Grant, Period, Policy, Term
+from hub_ext.quota.sums import SumKey, Sums
+
+LONGEST_SLICE = 5 * MINUTE
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """[start, end) of one period; `label` is its first local date."""
+
+    start: Instant
+    end: Instant
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetOf:
+    """One budget as it binds one lease: of a pool (`person` ""), or of one person in the pool's subtree."""
+
+    pool: str
+    budget: Budget
+    person: str = ""
+
+    def key(self, kind: str, window: Window) -> SumKey:
+        return SumKey(kind, self.pool, self.budget.name, self.person, window.label)
+
+
+def first_instant(day: date, zone: ZoneInfo) -> Instant:
+    """The first instant of a local date, also where midnight is skipped."""
+    return int(datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC).timestamp())
+
+
+def local_date(instant: Instant, zone: ZoneInfo) -> date:
+    return at(instant, zone).date()
+
+
+def _period_dates(period: Period, day: date) -> tuple[date, date]:
+    """The first date of the period that holds `day`, and the first date after it."""
+    match period:
+        case Period.DAY:
+            return day, day + timedelta(days=1)
+        case Period.WEEK:
+            first = day - timedelta(days=day.weekday())
+            return first, first + timedelta(days=7)
+        case Period.MONTH:
+            first, months = day.replace(day=1), 1
+        case Period.QUARTER:
+            first, months = day.replace(month=day.month - (day.month - 1) % 3, day=1), 3
+        case Period.YEAR:
+            first, months = day.replace(month=1, day=1), 12
+    years, month = divmod(first.month - 1 + months, 12)
+    return first, first.replace(year=first.year + years, month=month + 1)
+
+
+def window_at(budget: Budget, instant: Instant, zone: ZoneInfo) -> Window | None:
+    """The budget's period that holds the instant; None outside a term."""
+    if isinstance(budget.period, Term):
+        first, after = budget.period.first, budget.period.last + timedelta(days=1)
+    else:
+        first, after = _period_dates(budget.period, local_date(instant, zone))
+    window = Window(first_instant(first, zone), first_instant(after, zone), first.isoformat())
+    return window if window.start <= instant < window.end else None
+
+
+def windows_between(budget: Budget, start: Instant, end: Instant, zone: ZoneInfo) -> Iterator[Window]:
+    """The budget's periods that overlap [start, end), in order."""
+    if isinstance(budget.period, Term):
+        window = Window(
+            first_instant(budget.period.first, zone),
+            first_instant(budget.period.last + timedelta(days=1), zone),
+            budget.period.first.isoformat(),
+        )
+        if max(start, window.start) < min(end, window.end):
+            yield window
+        return
+    while start < end:
+        periodic = window_at(budget, start, zone)
+        assert periodic is not None
+        yield periodic
+        start = periodic.end
+
+
+def binding(policy: Policy, path: Sequence[str], person: str) -> list[BudgetOf]:
+    """Every budget on the path, nearest pool first; pools that no longer exist bind nothing."""
+    return [
+        BudgetOf(name, budget, person if budget.each_person else "")
+        for name in path
+        if name in policy.pools
+        for budget in policy.pools[name].budgets
+        if person or not budget.each_person
+    ]
+
+
+def slices(
+    policy: Policy, start: Instant, end: Instant, edges: Sequence[Instant] = (), longest: int = LONGEST_SLICE
+) -> Iterator[tuple[Instant, Instant]]:
+    """[start, end) in pieces of at most `longest` seconds, cut at local midnights and at `edges`."""
+    while start < end:
+        midnight = first_instant(local_date(start, policy.timezone) + timedelta(days=1), policy.timezone)
+        stop = min([end, start + longest, midnight, *(edge for edge in edges if edge > start)])
+        yield start, stop
+        start = stop
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetState:
+    """A budget at one instant, in cost units.
+
+    `limit` holds the period's hours, what was carried in and the usable grants; `used` what has accrued;
+    `committed` what running leases may still accrue in the period. `pots` are the grants still to be drawn,
+    earliest expiry first.
+    """
+
+    of: BudgetOf
+    window: Window
+    limit: int
+    used: int
+    committed: int
+    base_left: int
+    """Limit less grants, less what was used and not drawn from a grant."""
+    pots: tuple[tuple[Instant, int], ...] = ()
+
+    @property
+    def left(self) -> int:
+        return self.limit - self.used - self.committed
+
+    @property
+    def soft_reached(self) -> bool:
+        soft = self.of.budget.soft
+        return soft is not None and Decimal(self.used) >= soft * self.limit
+
+    def lasts_until(self, cost: int, now: Instant, *, beside_commitments: bool = True) -> Instant:
+        """Until when a lease of this cost may run on what is left; the window's end or later: not bounded.
+
+        A grant only helps until it expires, and is drawn after the period's own hours.
+        """
+        pot = self.base_left - (self.committed if beside_commitments else 0)
+        lasts = now + max(0, pot) // cost
+        for until, units in self.pots:
+            if lasts < until:
+                pot += units
+                if now + max(0, pot) // cost > until:
+                    pot = (until - now) * cost
+                lasts = now + max(0, pot) // cost
+        return lasts
+
+
+class Budgets:
+    """Budget arithmetic over the sums of one policy."""
+
+    def __init__(self, policy: Policy, sums: Sums, grants: Sequence[Grant] = ()) -> None:
+        self.policy = policy
+        self.sums = sums
+        self.grants = grants
+
+    def state(self, of: BudgetOf, now: Instant) -> BudgetState | None:
+        """The budget now; None for a term that is not running."""
+        window = window_at(of.budget, now, self.policy.timezone)
+        return None if window is None else self.state_in(of, window, now)
+
+    def state_in(self, of: BudgetOf, window: Window, now: Instant) -> BudgetState:
+        base = self._base_limit(of, window)
+        used = self._used(of, window)
+        granted, drawn_here, pots = 0, 0, []
+        for grant in self.grants_of(of):
+            in_period = self.sums[self._drawn_key(grant, window)]
+            drawn_here += in_period
+            if now < grant.until:
+                earlier = self.drawn(grant) - in_period
+                granted += grant.units - earlier
+                pots.append((grant.until, grant.units - earlier - in_period))
+            else:
+                granted += in_period
+        return BudgetState(
+            of=of,
+            window=window,
+            limit=base + granted,
+            used=used,
+            committed=self.sums[of.key("committed", window)],
+            base_left=base - (used - drawn_here),
+            pots=tuple(pots),
+        )
+
+    def grants_of(self, of: BudgetOf) -> list[Grant]:
+        """The grants beside this budget, earliest expiry first."""
+        return sorted(
+            (g for g in self.grants if (g.pool, g.budget, g.person) == (of.pool, of.budget.name, of.person)),
+            key=lambda grant: (grant.until, grant.id),
+        )
+
+    def drawn(self, grant: Grant) -> int:
+        return sum(
+            value for key, value in self.sums.of_kind("drawn") if (key.pool, key.person) == (grant.pool, grant.id)
+        )
+
+    def charge(self, of: BudgetOf, start: Instant, units: int) -> None:
+        """Add what accrued in a slice that begins at `start`, and draw grants where the period's hours are used up."""
+        window = window_at(of.budget, start, self.policy.timezone)
+        if window is None:
+            return
+        state = self.state_in(of, window, start)
+        self.sums.add(of.key("spent", window), units)
+        beyond = units - max(0, state.base_left)
+        for grant in self.grants_of(of):
+            if beyond <= 0:
+                return
+            if start < grant.until:
+                draw = min(beyond, grant.units - self.drawn(grant))
+                self.sums.add(self._drawn_key(grant, window), draw)
+                beyond -= draw
+
+    def commit(self, of: BudgetOf, cost: int, start: Instant, end: Instant, sign: int = 1) -> None:
+        """Set aside (or, with sign -1, free) what [start, end) will cost, in each period it touches."""
+        for window in windows_between(of.budget, start, end, self.policy.timezone):
+            seconds = min(end, window.end) - max(start, window.start)
+            self.sums.add(of.key("committed", window), sign * cost * seconds)
+
+    def open(self, now: Instant) -> None:
+        """Remember the first period of every budget, before which nothing can have been left to carry."""
+        for pool in self.policy.pools.values():
+            for budget in pool.budgets:
+                key = SumKey("opened", pool.name, budget.name)
+                if not self.sums[key]:
+                    window = window_at(budget, now, self.policy.timezone)
+                    self.sums[key] = window.start if window else now
+
+    def _used(self, of: BudgetOf, window: Window) -> int:
+        return self.sums[of.key("spent", window)] + self.sums[of.key("corrected", window)]
+
+    def _drawn_key(self, grant: Grant, window: Window) -> SumKey:
+        return SumKey("drawn", grant.pool, grant.budget, grant.id, window.label)
+
+    def _base_limit(self, of: BudgetOf, window: Window) -> int:
+        return hours_to_cost_units(of.budget.hours) + self._carried_into(of, window)
+
+    def _carried_into(self, of: BudgetOf, window: Window) -> int:
+        """min(unused, cap), grants excluded: never more than what was left of the period before.
+
+        The period before may itself have been carried into; the walk back stops as soon as that no longer
+        matters.
+        """
+        if of.budget.carry is None or isinstance(of.budget.period, Term):
+            return 0
+        cap, hours = hours_to_cost_units(of.budget.carry), hours_to_cost_units(of.budget.hours)
+        opened = self.sums[SumKey("opened", of.pool, of.budget.name)]
+        unused: list[int] = []
+        while window.start > opened:
+            before = window_at(of.budget, window.start - 1, self.policy.timezone)
+            assert before is not None
+            window = before
+            drawn = sum(self.sums[self._drawn_key(grant, window)] for grant in self.grants_of(of))
+            own = self._used(of, window) - drawn + self.sums[of.key("committed", window)]
+            unused.append(hours - own)
+            if unused[-1] >= cap or unused[-1] + cap <= 0:
+                break
+        carried = 0
+        for rest in reversed(unused):
+            carried = max(0, min(cap, rest + carried))
+        return carried

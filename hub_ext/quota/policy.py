@@ -1,0 +1,438 @@
+"""The decision: may this ask start now, wait, or never (QUOTA.md §4). Edit this file to change a rule.
+
+A refusal is what waiting cannot cure. The checks are made in the order of `decide`; the first that objects wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hub_ext.core.amounts import gpu_seconds, is_gpu
+from hub_ext.core.clock import MINUTE, Instant
+from hub_ext.core.decision import Admit, Code, Decision, Refuse, Wait
+from hub_ext.core.people import Person
+from hub_ext.quota.budget import BudgetOf, Budgets, BudgetState, binding, first_instant, window_at
+from hub_ext.quota.ledger import cap_keys, is_guaranteed
+from hub_ext.quota.model import SERVER, Ask, Grant, Lease, LeaseState, Node, Policy, Term
+from hub_ext.quota.sums import SumKey, Sums
+from hub_ext.quota.tree import Tree
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that a decision looks at. Deciding changes none of it.
+
+    `nodes` None means that no node limits anything. `own` holds the asking person's live leases.
+    """
+
+    tree: Tree
+    sums: Sums
+    nodes: Sequence[Node] | None = None
+    grants: Sequence[Grant] = ()
+    people: Mapping[str, Person] = field(default_factory=dict)
+    own: Sequence[Lease] = ()
+
+    @property
+    def policy(self) -> Policy:
+        return self.tree.policy
+
+    @property
+    def budgets(self) -> Budgets:
+        return Budgets(self.policy, self.sums, self.grants)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """When a lease would end, and what cut it short of what was asked for (None: nothing did)."""
+
+    at: Instant
+    cut_by: Mapping[str, Any] | None = None
+
+
+def decide(snapshot: Snapshot, ask: Ask, now: Instant) -> Decision:
+    """Admit, wait or refuse; pure, and cheap however many leases there are."""
+    # 1-2. What waiting cannot cure.
+    refusal = not_a_member(snapshot, ask) or profile_not_allowed(snapshot, ask)
+    if refusal:
+        return refusal
+    refusal = too_big_for_pool(snapshot, ask) or too_big_for_person(snapshot, ask) or too_big_for_any_node(snapshot, ask)
+    if refusal:
+        return refusal
+    # 3. The person's own caps.
+    wait: Wait | Refuse | None = person_at_cap(snapshot, ask)
+    if wait:
+        return wait
+    # 4. Hours: which rate applies depends on how it would be admitted.
+    guaranteed = is_guaranteed(snapshot.tree, snapshot.sums, ask)
+    cost = cost_of(snapshot.policy, ask, guaranteed=guaranteed)
+    end = end_time(snapshot, ask, cost, now)
+    if isinstance(end, Wait | Refuse):
+        return end
+    # 5. Windows held for reservations will cut `end` here.
+    # 6-8. Room in the pools, on a node, and for one more start.
+    wait = pool_full(snapshot, ask) or no_node_free(snapshot, ask) or starts_busy(snapshot, ask)
+    if wait:
+        return wait
+    # 9. Tickets that wait before this ask will be looked at here.
+    return Admit(
+        guaranteed=guaranteed,
+        lender=None if guaranteed else lender(snapshot, ask),
+        ends_at=end.at,
+        cost=cost,
+        node=pick_node(snapshot, ask),
+        facts={
+            "pool": ask.pool,
+            "cost": gpu_seconds(cost),
+            "cut_by": end.cut_by,
+            "soft": soft_warnings(snapshot, ask, now) if cost else [],
+        },
+    )
+
+
+# -- 1, 2: refusals -------------------------------------------------------------------------------------------
+
+
+def not_a_member(snapshot: Snapshot, ask: Ask) -> Refuse | None:
+    person = snapshot.people.get(ask.person)
+    if ask.pool in snapshot.policy.pools and person is not None and person.member_of(ask.pool):
+        return None
+    pools = [name for name in person.pools if name in snapshot.policy.pools] if person else []
+    return Refuse(Code.NOT_A_MEMBER, {"person": ask.person, "pool": ask.pool, "pools": pools})
+
+
+def profile_not_allowed(snapshot: Snapshot, ask: Ask) -> Refuse | None:
+    if snapshot.people[ask.person].may_start(ask.profile):
+        return None
+    return Refuse(Code.PROFILE_NOT_ALLOWED, {"person": ask.person, "pool": ask.pool, "profile": ask.profile})
+
+
+def too_big_for_pool(snapshot: Snapshot, ask: Ask) -> Refuse | None:
+    for resource, amount in _limited(snapshot, ask):
+        potential = snapshot.tree.potential(ask.pool, resource)
+        if amount > potential:
+            facts = {"pool": ask.pool, "resource": resource, "asked": amount, "potential": potential}
+            return Refuse(Code.TOO_BIG_FOR_POOL, facts)
+    return None
+
+
+def too_big_for_person(snapshot: Snapshot, ask: Ask) -> Refuse | None:
+    if ask.reservation is not None:
+        return None
+    for key, amount in cap_keys(ask).items():
+        cap = snapshot.policy.cap(ask.pool, key)
+        if cap is not None and amount > cap[1]:
+            facts = {"person": ask.person, "pool": cap[0], "key": key, "asked": amount, "cap": cap[1]}
+            return Refuse(Code.TOO_BIG_FOR_PERSON, facts)
+    return None
+
+
+def too_big_for_any_node(snapshot: Snapshot, ask: Ask) -> Refuse | None:
+    if snapshot.nodes is None or any(_within(ask, node.capacity) for node in snapshot.nodes):
+        return None
+    largest = {r: max((node.capacity.get(r, 0) for node in snapshot.nodes), default=0) for r in ask.amounts}
+    short = next((r for r, amount in sorted(ask.amounts.items()) if amount > largest[r]), None)
+    facts = {"asked": dict(ask.amounts), "largest": largest, "resource": short}
+    return Refuse(Code.TOO_BIG_FOR_ANY_NODE, facts)
+
+
+# -- 3: the person's caps ---------------------------------------------------------------------------------------
+
+
+def person_at_cap(snapshot: Snapshot, ask: Ask) -> Wait | None:
+    """Names the person's own leases that could be stopped."""
+    if ask.reservation is not None:
+        return None
+    policy = snapshot.policy
+    for key, amount in cap_keys(ask).items():
+        cap = policy.cap(ask.pool, key)
+        if cap is None:
+            continue
+        pool, most = cap
+        held = snapshot.sums[SumKey("held", pool, key, ask.person)]
+        if held + amount > most:
+            counted = [
+                lease
+                for lease in sorted(snapshot.own, key=lambda lease: (lease.ends_at, lease.id))
+                if lease.person == ask.person and key in cap_keys(lease) and pool in lease.path
+            ]
+            facts = {
+                "person": ask.person,
+                "pool": pool,
+                "key": key,
+                "asked": amount,
+                "held": held,
+                "cap": most,
+                "leases": [lease.id for lease in counted],
+                "servers": [lease.server for lease in counted],
+                "first_end": policy.local(counted[0].ends_at) if counted else None,
+            }
+            return Wait(Code.PERSON_AT_CAP, facts)
+    return None
+
+
+# -- 4: hours -----------------------------------------------------------------------------------------------------
+
+
+def cost_of(policy: Policy, ask: Ask, *, guaranteed: bool) -> int:
+    """Millionths of a GPU-second per second."""
+    return policy.cost(ask.amounts, policy.rates.guaranteed if guaranteed else policy.rates.borrowed)
+
+
+def asked_seconds(policy: Policy, ask: Ask) -> int:
+    """The asked minutes within the pool's session bounds; absent means the most."""
+    session = policy.session(ask.pool)
+    if ask.minutes is None:
+        return session.max
+    return max(session.min, min(session.max, ask.minutes * MINUTE))
+
+
+def end_time(snapshot: Snapshot, ask: Ask, cost: int, now: Instant) -> End | Wait | Refuse:
+    """When the lease would end by what was asked for and every budget on the path, or why it cannot start."""
+    end = End(now + asked_seconds(snapshot.policy, ask))
+    if not cost:
+        return end
+    path = snapshot.policy.path(ask.pool)
+    outside = _outside_terms(snapshot, path, now)
+    if outside is not None:
+        return outside
+    return bounded_by_budgets(snapshot, path, ask.person, cost, now, end, snapshot.policy.session(ask.pool).min)
+
+
+def bounded_by_budgets(
+    snapshot: Snapshot, path: Sequence[str], person: str, cost: int, now: Instant, end: End, least: int
+) -> End | Wait | Refuse:
+    """Cut `end` by every budget; an objection where one does not even last `least` seconds (or to its period's end).
+
+    A budget that lasts to the end of its period does not cut: what runs on is the next period's first
+    commitment. A term does, there is no next.
+    """
+    waits: list[tuple[Instant, Wait]] = []
+    for of in binding(snapshot.policy, path, person):
+        state = snapshot.budgets.state(of, now)
+        if state is None:
+            continue
+        need = min(least, state.window.end - now)
+        lasts = state.lasts_until(cost, now)
+        is_term = isinstance(of.budget.period, Term)
+        if lasts < now + need:
+            spent = state.lasts_until(cost, now, beside_commitments=False) < now + need
+            renews = _renews(snapshot.policy, of, state.window.end, now)
+            code = Code.BUDGET_SPENT if spent else Code.BUDGET_SHORT
+            facts = budget_facts(snapshot.policy, state) | {
+                "needed": gpu_seconds(cost * need),
+                "renews": snapshot.policy.local(renews) if renews is not None else None,
+            }
+            if spent and renews is None:
+                return Refuse(code, facts)
+            waits.append((renews if renews is not None else state.window.end, Wait(code, facts)))
+        elif lasts < min(end.at, state.window.end) or (is_term and state.window.end < end.at):
+            end = End(min(lasts, state.window.end), _budget_name(of))
+    if waits:
+        return max(waits, key=lambda wait: wait[0])[1]
+    return end
+
+
+def budget_facts(policy: Policy, state: BudgetState) -> dict[str, Any]:
+    """A budget in GPU-seconds."""
+    return _budget_name(state.of) | {
+        "limit": gpu_seconds(state.limit),
+        "used": gpu_seconds(state.used),
+        "committed": gpu_seconds(state.committed),
+        "left": gpu_seconds(state.left),
+        "until": policy.local(state.window.end),
+    }
+
+
+def soft_warnings(snapshot: Snapshot, ask: Ask, now: Instant) -> list[dict[str, Any]]:
+    """The budgets on the path that are past their soft limit."""
+    states = (
+        snapshot.budgets.state(of, now)
+        for of in binding(snapshot.policy, snapshot.policy.path(ask.pool), ask.person)
+    )
+    return [_budget_name(state.of) for state in states if state is not None and state.soft_reached]
+
+
+def _budget_name(of: BudgetOf) -> dict[str, Any]:
+    return {"kind": "budget", "pool": of.pool, "period": str(of.budget.period), "budget_person": of.person or None}
+
+
+def _renews(policy: Policy, of: BudgetOf, window_end: Instant, now: Instant) -> Instant | None:
+    """When the next period with hours begins; None where there is none."""
+    if not isinstance(of.budget.period, Term):
+        return window_end if of.budget.hours > 0 else None
+    return _next_term(policy, of.pool, now)
+
+
+def _next_term(policy: Policy, pool: str, now: Instant) -> Instant | None:
+    from_dates = [_term_start(policy, b.period) for b in policy.pools[pool].budgets if isinstance(b.period, Term)]
+    return min((start for start in from_dates if start > now), default=None)
+
+
+def _term_start(policy: Policy, term: Term) -> Instant:
+    return first_instant(term.first, policy.timezone)
+
+
+def _outside_terms(snapshot: Snapshot, path: Sequence[str], now: Instant) -> Wait | Refuse | None:
+    """A pool with term budgets runs GPU leases only inside one of them."""
+    policy = snapshot.policy
+    waits: list[tuple[Instant, Wait]] = []
+    for pool in path:
+        terms = [budget for budget in policy.pools[pool].budgets if isinstance(budget.period, Term)]
+        if not terms or any(window_at(budget, now, policy.timezone) for budget in terms):
+            continue
+        start = _next_term(policy, pool, now)
+        nearest = min(
+            (budget for budget in terms if start is None or _term_start(policy, budget.period) == start),  # type: ignore[arg-type]
+            key=lambda budget: str(budget.period),
+        )
+        facts = {
+            "kind": "budget",
+            "pool": pool,
+            "period": str(nearest.period),
+            "budget_person": None,
+            "limit": 0,
+            "used": 0,
+            "committed": 0,
+            "left": 0,
+            "needed": None,
+            "until": None,
+            "renews": policy.local(start) if start is not None else None,
+        }
+        if start is None:
+            return Refuse(Code.BUDGET_SPENT, facts)
+        waits.append((start, Wait(Code.BUDGET_SPENT, facts)))
+    return max(waits, key=lambda wait: wait[0])[1] if waits else None
+
+
+# -- 6-8: room ------------------------------------------------------------------------------------------------------
+
+
+def pool_full(snapshot: Snapshot, ask: Ask) -> Wait | None:
+    for resource, amount in _limited(snapshot, ask):
+        short_at = snapshot.tree.short_at(snapshot.sums, ask.pool, resource, amount)
+        if short_at is not None:
+            facts = {
+                "pool": ask.pool,
+                "short_at": short_at,
+                "resource": resource,
+                "asked": amount,
+                "available": snapshot.tree.available(snapshot.sums, ask.pool, resource),
+            }
+            return Wait(Code.POOL_FULL, facts)
+    return None
+
+
+def free_on(snapshot: Snapshot, node: Node) -> dict[str, int]:
+    return {
+        resource: capacity - snapshot.sums[SumKey("taken", "", resource, node.name)]
+        for resource, capacity in node.capacity.items()
+    }
+
+
+def no_node_free(snapshot: Snapshot, ask: Ask) -> Wait | None:
+    if snapshot.nodes is None or pick_node(snapshot, ask) is not None:
+        return None
+    return Wait(Code.NO_NODE_FREE, {"pool": ask.pool, "asked": dict(ask.amounts), "nodes": len(snapshot.nodes)})
+
+
+def pick_node(snapshot: Snapshot, ask: Ask) -> str | None:
+    """The node with the fewest free GPUs that has the room, then by name."""
+    fitting = []
+    for node in snapshot.nodes or ():
+        free = free_on(snapshot, node)
+        if _within(ask, free):
+            fitting.append((sum(amount for resource, amount in free.items() if is_gpu(resource)), node.name))
+    return min(fitting)[1] if fitting else None
+
+
+def starts_busy(snapshot: Snapshot, ask: Ask) -> Wait | None:
+    limit = snapshot.policy.queue.starts
+    starting = snapshot.sums[SumKey("starting")]
+    if ask.kind != SERVER or starting < limit:
+        return None
+    return Wait(Code.STARTS_BUSY, {"pool": ask.pool, "starts": starting, "limit": limit})
+
+
+# -- beside the checks ------------------------------------------------------------------------------------------
+
+
+def lender(snapshot: Snapshot, ask: Ask) -> str:
+    """The pool lent from: only the resources that go beyond their home's guarantee are borrowed."""
+    borrowed = {
+        resource: amount
+        for resource, amount in ask.amounts.items()
+        if not is_guaranteed(snapshot.tree, snapshot.sums, replace(ask, amounts={resource: amount}))
+    }
+    return snapshot.tree.lender(snapshot.sums, ask.pool, borrowed)
+
+
+def decide_extension(snapshot: Snapshot, lease: Lease, minutes: int, now: Instant) -> End | Wait | Refuse:
+    """Until when a running lease may go on: the hours check for the added time, up to now + session.max."""
+    policy = snapshot.policy
+    if lease.pool not in policy.pools:
+        return Refuse(Code.NOT_A_MEMBER, {"person": lease.person, "pool": lease.pool, "pools": []})
+    wished = lease.ends_at + minutes * MINUTE
+    latest = now + policy.session(lease.pool).max
+    end = End(wished) if wished <= latest else End(latest, {"kind": "session", "pool": lease.pool})
+    if end.at <= lease.ends_at or not lease.cost:
+        return replace(end, at=max(end.at, lease.ends_at))
+    # What the lease itself has committed is its own to spend: look at the time after its end only.
+    return _extended_by_budgets(snapshot, lease, end, now)
+
+
+def _extended_by_budgets(snapshot: Snapshot, lease: Lease, end: End, now: Instant) -> End | Wait | Refuse:
+    policy = snapshot.policy
+    for of in binding(policy, policy.path(lease.pool), lease.person):
+        state = snapshot.budgets.state(of, now)
+        if state is None:
+            continue
+        is_term = isinstance(of.budget.period, Term)
+        if lease.ends_at >= state.window.end and not is_term:
+            continue
+        lasts = state.lasts_until(lease.cost, max(now, lease.ends_at))
+        if lasts <= lease.ends_at or (is_term and state.window.end <= lease.ends_at):
+            renews = _renews(policy, of, state.window.end, now)
+            facts = budget_facts(policy, state) | {
+                "needed": gpu_seconds(lease.cost * (end.at - lease.ends_at)),
+                "renews": policy.local(renews) if renews is not None else None,
+            }
+            spent = state.limit <= state.used
+            return Wait(Code.BUDGET_SPENT if spent else Code.BUDGET_SHORT, facts)
+        if lasts < min(end.at, state.window.end) or (is_term and state.window.end < end.at):
+            end = End(min(lasts, state.window.end), _budget_name(of))
+    return end
+
+
+def first_end(decision: Decision, leases: Sequence[Lease], policy: Policy) -> Decision:
+    """A wait for room, with the end of the first lease that holds some of what is asked for."""
+    if not isinstance(decision, Wait) or decision.code not in (Code.POOL_FULL, Code.NO_NODE_FREE):
+        return decision
+    pool = str(decision.facts["pool"])
+    tree = set(policy.tree(pool))
+    if decision.code is Code.POOL_FULL:
+        wanted = {str(decision.facts["resource"])}
+    else:
+        wanted = {resource for resource, amount in decision.facts["asked"].items() if amount}
+        if any(is_gpu(resource) for resource in wanted):
+            wanted = {resource for resource in wanted if is_gpu(resource)}
+    ends = [
+        lease.ends_at
+        for lease in leases
+        if lease.state is not LeaseState.RELEASED
+        and wanted & lease.amounts.keys()
+        and (decision.code is Code.NO_NODE_FREE or lease.path[-1] in tree)
+    ]
+    at = policy.local(min(ends)) if ends else None
+    return replace(decision, facts={**decision.facts, "first_end": at})
+
+
+def _limited(snapshot: Snapshot, ask: Ask) -> list[tuple[str, int]]:
+    """The asked resources that any pool of the tree states; the others only the nodes limit."""
+    stated = snapshot.policy.stated(ask.pool)
+    return [(resource, amount) for resource, amount in sorted(ask.amounts.items()) if amount and resource in stated]
+
+
+def _within(ask: Ask, room: Mapping[str, int]) -> bool:
+    return all(amount <= room.get(resource, 0) for resource, amount in ask.amounts.items() if amount)

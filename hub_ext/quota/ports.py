@@ -1,0 +1,139 @@
+"""What the quota's services need of a store, and of the world in which servers run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import date
+from typing import Protocol
+
+from hub_ext.core.clock import Instant
+from hub_ext.core.people import Person
+from hub_ext.quota.ledger import Entry, Ledger
+from hub_ext.quota.model import Grant, Lease, Node, Policy
+from hub_ext.quota.sums import Sums
+
+
+@dataclass(frozen=True, slots=True)
+class UsageRow:
+    """What one lease accrued on one local date, with what a report groups by."""
+
+    day: date
+    lease: Lease
+    units: int
+    seconds: int
+
+
+class Transaction(Protocol):
+    """One consistent view of the database; with `Store.booking()` nobody else books until it ends.
+
+    Everything is written when the block ends, or nothing where it raises.
+    """
+
+    policy: Policy
+    """The policy in force in the database."""
+    policy_digest: str
+
+    def latest(self) -> Instant:
+        """The instant of the newest entry (0 for none): "now" is never before it."""
+
+    def ledger(self, pools: Iterable[str] | None, people: Iterable[str] = ()) -> Ledger:
+        """A ledger with the sums and grants of these pools (None: all pools, all people) and people loaded.
+
+        Sums of nodes and of starts are always there. Whoever changes a lease loads its whole path and person.
+        """
+
+    def save(self, ledger: Ledger, leases: Iterable[Lease]) -> None:
+        """Append the ledger's new entries and charges, write its changed sums and new grants, and these leases."""
+
+    def lease(self, lease_id: str) -> Lease | None: ...
+
+    def live_leases(self, *, person: str | None = None, pools: Iterable[str] | None = None) -> list[Lease]:
+        """Leases that are not released, oldest booking first."""
+
+    def borrowed_leases(self, pools: Iterable[str]) -> list[Lease]:
+        """Live leases of these pools that are not guaranteed."""
+
+    def seen(self, lease_ids: Iterable[str], now: Instant) -> None:
+        """What these leases run was alive at `now` (no entry: a heartbeat)."""
+
+    def nodes(self) -> tuple[Node, ...] | None:
+        """The known machines; None where none was ever reported, so that nodes limit nothing."""
+
+    def put_nodes(self, nodes: Sequence[Node]) -> None:
+        """Replace the known machines."""
+
+    def person(self, name: str) -> Person | None: ...
+
+    def people(self) -> list[Person]: ...
+
+    def put_person(self, person: Person, *, issuer: str = "", subject: str = "", now: Instant = 0) -> None:
+        """Insert or replace by name."""
+
+    def put_policy(self, text: str, policy: Policy, sums: Sums, *, now: Instant, who: str) -> None:
+        """Make this policy document the one in force, with all sums refolded under it."""
+
+    def charges(self) -> list[tuple[Lease, date, int]]:
+        """What every lease ever accrued, by local date: what `refold` needs."""
+
+    def usage(self, first: date, last: date) -> list[UsageRow]:
+        """What accrued on local dates first..last, both included."""
+
+    def grants(self) -> list[Grant]: ...
+
+    def entries(self, *, after: int = 0, limit: int = 1000, lease: str | None = None) -> list[tuple[int, Entry]]:
+        """The ledger's entries in order, each with its number."""
+
+    def take_leadership(self, name: str, holder: str, now: Instant, seconds: int) -> bool:
+        """Become or stay the one holder of `name` until now + seconds; False while somebody else is."""
+
+    def leave_leadership(self, name: str, holder: str) -> None: ...
+
+
+class Store(Protocol):
+    """Where the ledger lives. Every method raises StoreUnavailable when the database does not take part."""
+
+    def booking(self) -> AbstractContextManager[Transaction]:
+        """A transaction that excludes every other booking: read sums, decide, book."""
+
+    def reading(self) -> AbstractContextManager[Transaction]:
+        """A consistent view that blocks nobody and writes nothing."""
+
+    def check_schema(self) -> None:
+        """Raises SchemaMismatch unless the database has this program's schema version."""
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Something that runs with our labels: a server's process or pod."""
+
+    lease: str
+    handle: str
+    started_at: Instant
+    main: bool = True
+    """False for what a server left behind (a kernel whose server is gone)."""
+    node: str | None = None
+    labels: Mapping[str, str] | None = None
+
+
+class World(Protocol):
+    """What really runs. Raises HubError while it cannot be seen: unseen is never taken for empty."""
+
+    def running(self) -> list[Running]: ...
+
+    def stop(self, running: Running) -> None:
+        """End it; returns when it is gone or cannot be ended."""
+
+
+class Servers(Protocol):
+    """The hub's own view of a person's servers, by its API."""
+
+    def active(self) -> dict[tuple[str, str], str | None]:
+        """(person, server name) of every server the hub holds for running, with what is pending on it
+        (`spawn`, `stop`, `check` or None). Raises HubError while the hub does not answer."""
+
+    def stop(self, person: str, server: str) -> bool:
+        """Ask the hub to stop a server; False when it knows of none. Raises HubError as above."""

@@ -1,0 +1,140 @@
+"""What has to change so that the leases say what really runs (QUOTA.md §9). Doing it twice changes nothing.
+
+| lease | runs | the hub knows the server | what follows |
+|---|---|---|---|
+| booked | no | yes, or cannot be asked | wait; `lost` after five minutes without a hub |
+| booked | no | no | released, uncharged: the start was lost |
+| booked | yes | yes | it runs since the process began |
+| running or ending | yes | yes | seen |
+| any | yes | no | nobody can reach it: ended, released |
+| running or ending | no | being stopped | the hub's own stop says why |
+| running or ending | no | otherwise | it died: released |
+| released | yes | | left over: ended |
+| none | yes | yes | adopted as it stands, also above quota |
+
+A world that cannot be seen is never taken for an empty one: the caller then does not reconcile at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hub_ext.core.clock import MINUTE, Instant
+from hub_ext.quota.model import SERVER, Lease, LeaseState
+from hub_ext.quota.ports import Running
+
+LOST_AFTER = 5 * MINUTE
+WATCH_GAP = 60
+"""A lease not seen for longer than this was not watched: it is charged until it was last seen alive."""
+
+ServersKnown = Mapping[tuple[str, str], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class SetRunning:
+    """The lease's process or pod runs since `at`."""
+
+    lease: Lease
+    running: Running
+    at: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What the lease ran is gone since `at`."""
+
+    lease: Lease
+    at: Instant
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopRunning:
+    """Something runs that no lease stands for."""
+
+    running: Running
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Something runs with our labels that the ledger has never heard of."""
+
+    running: Running
+
+
+Instruction = SetRunning | Seen | Release | StopRunning | Adopt
+
+
+def reconcile(
+    leases: Sequence[Lease],
+    released: frozenset[str],
+    world: Sequence[Running],
+    known: ServersKnown | None,
+    now: Instant,
+) -> list[Instruction]:
+    """The instructions that make leases and world agree.
+
+    `leases` are the live ones, read before the world was looked at; `released` the ids, among those that run, of
+    leases already released; `known` the hub's servers, None while the hub cannot be asked.
+    """
+    main = _mains(leases, world)
+    instructions: list[Instruction] = []
+    for lease in leases:
+        running = main.get(lease.id)
+        if running is None:
+            instructions += _gone(lease, known, now)
+        elif known is not None and lease.kind == SERVER and (lease.person, lease.server) not in known:
+            instructions += [StopRunning(running), Release(lease, now, "orphan")]
+        elif lease.state is LeaseState.BOOKED:
+            instructions.append(SetRunning(lease, running, max(lease.booked_at, min(now, running.started_at))))
+        else:
+            instructions.append(Seen(lease))
+    live = {lease.id for lease in leases}
+    instructions += _without_lease([running for running in world if running.lease not in live], released, known)
+    left_behind = {running.lease: running for running in world if running.lease in live - main.keys()}
+    return instructions + [StopRunning(running) for running in left_behind.values()]
+
+
+def _mains(leases: Sequence[Lease], world: Sequence[Running]) -> dict[str, Running]:
+    """What each lease itself runs: once its handle is written down, nothing else counts as it."""
+    handles = {lease.id: lease.handle for lease in leases}
+    return {
+        running.lease: running
+        for running in world
+        if running.main and running.lease in handles and handles[running.lease] in (None, running.handle)
+    }
+
+
+def _gone(lease: Lease, known: ServersKnown | None, now: Instant) -> list[Instruction]:
+    server = (lease.person, lease.server)
+    if lease.state is LeaseState.BOOKED:
+        if known is not None and server not in known:
+            return [Release(lease, now, "start-lost")]
+        if known is None and now - lease.booked_at >= LOST_AFTER:
+            return [Release(lease, now, "lost")]
+        return []
+    if known is not None and known.get(server) == "stop":
+        return []
+    last = max(lease.seen_at or 0, lease.started_at or 0, lease.charged_until)
+    at = now if now - last <= WATCH_GAP else last
+    return [Release(lease, at, lease.reason or "died")]
+
+
+def _without_lease(
+    running: Sequence[Running], released: frozenset[str], known: ServersKnown | None
+) -> list[Instruction]:
+    instructions: list[Instruction] = []
+    for one in running:
+        labels = one.labels or {}
+        if one.lease in released or not one.main:
+            instructions.append(StopRunning(one))
+        elif known is not None:
+            reachable = (labels.get("person", ""), labels.get("server", "")) in known
+            instructions.append(Adopt(one) if reachable else StopRunning(one))
+    return instructions

@@ -1,0 +1,446 @@
+"""The what-if file of `hub-ext simulate` (QUOTA.md §10): a policy, a state of the world, and events in time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from hub_ext.core.amounts import hours_to_cost_units, parse_amount
+from hub_ext.core.clock import DAY, Instant, instant_of, parse_duration
+from hub_ext.core.errors import BadInput, Fault, FaultyDocument
+from hub_ext.core.people import Person
+from hub_ext.documents import Document, Place, read_document, validate
+from hub_ext.quota.document import Hours, load_policy, policy_of
+from hub_ext.quota.model import SERVER, Ask, Node, Policy
+
+EARLIEST, LATEST = 0, 10_000 * 365 * DAY
+LARGEST_COUNT = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseFact:
+    """A lease the scenario states: booked as it stands."""
+
+    id: str
+    pool: str
+    amounts: Mapping[str, int]
+    started: Instant
+    ends: Instant | None
+    person: str = ""
+    node: str | None = None
+    kind: str = SERVER
+    borrowed: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UsedHours:
+    pool: str
+    units: int
+    period: str | None = None
+    person: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AskEvent:
+    ask: Ask
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseEvent:
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelEvent:
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExtendEvent:
+    id: str
+    minutes: int
+
+
+@dataclass(frozen=True, slots=True)
+class GrantEvent:
+    pool: str
+    units: int
+    until: Instant
+    why: str = ""
+    period: str | None = None
+    person: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyEvent:
+    policy: Policy
+
+
+@dataclass(frozen=True, slots=True)
+class TickEvent:
+    pass
+
+
+Event = AskEvent | ReleaseEvent | CancelEvent | ExtendEvent | GrantEvent | PolicyEvent | TickEvent
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`people` None: everybody is a member everywhere. `nodes` None: nodes limit nothing.
+
+    `events` hold the time, the position in the file and what happens, in the order of the file.
+    """
+
+    now: Instant
+    policy: Policy
+    people: Mapping[str, Person] | None = None
+    nodes: tuple[Node, ...] | None = None
+    leases: tuple[LeaseFact, ...] = ()
+    used_hours: tuple[UsedHours, ...] = ()
+    events: tuple[tuple[Instant, Event], ...] = ()
+    fault: Callable[[str, int, str], FaultyDocument] = field(default=lambda section, index, what: FaultyDocument([]))
+    """(section, position, what is wrong) -> the error with file and line, for what only playing the file shows."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Id = Annotated[str, Field(min_length=1, max_length=200)]
+Quantities = dict[str, int | float | str]
+Moment = str | datetime | int
+
+
+class _PersonDoc(_Strict):
+    name: Id
+    pools: list[str] = Field(default_factory=list)
+    roles: list[str] = Field(default_factory=list)
+    profiles: list[str] | None = None
+    recent_hours: dict[str, Hours] = Field(default_factory=dict)
+
+
+class _LeaseDoc(_Strict):
+    id: Id
+    pool: str
+    amounts: Quantities
+    person: Id | None = None
+    started: Moment = "+0s"
+    ends: Moment | None = None
+    node: str | None = None
+    kind: Literal["server", "dask-scheduler", "dask-worker"] = "server"
+    borrowed: bool | None = None
+    reservation: str | None = None
+
+
+class _UsedDoc(_Strict):
+    pool: str
+    hours: Hours
+    period: str | None = None
+    person: str | None = None
+
+
+class _AskDoc(_Strict):
+    id: Id
+    person: Id | None = None
+    pool: str
+    amounts: Quantities
+    minutes: Annotated[int, Field(ge=0, le=10**7, strict=True)] | None = None
+    kind: Literal["server", "dask-scheduler", "dask-worker"] = "server"
+    profile: str | None = None
+    reservation: str | None = None
+    count: Annotated[int, Field(ge=1, le=LARGEST_COUNT, strict=True)] = 1
+    shows_up: int | Literal["never"] | None = None
+
+
+class _ExtendDoc(_Strict):
+    id: Id
+    minutes: Annotated[int, Field(ge=1, le=10**7, strict=True)]
+
+
+class _GrantDoc(_Strict):
+    pool: str
+    hours: Hours
+    until: Moment
+    why: str = ""
+    period: str | None = None
+    person: str | None = None
+
+
+class _EventDoc(_Strict):
+    at: Moment
+    ask: _AskDoc | None = None
+    release: Id | None = None
+    cancel: Id | None = None
+    extend: _ExtendDoc | None = None
+    reserve: dict[str, Any] | None = None
+    grant: _GrantDoc | None = None
+    policy: str | dict[str, Any] | None = None
+    tick: Literal[True] | None = None
+
+    @model_validator(mode="after")
+    def _one_thing(self) -> _EventDoc:
+        kinds = [name for name in type(self).model_fields if name != "at"]
+        if sum(getattr(self, name) is not None for name in kinds) != 1:
+            raise ValueError(f"an event does exactly one thing; write one of {', '.join(kinds)}")
+        return self
+
+
+class _ScenarioDoc(_Strict):
+    now: datetime | str
+    policy: str | dict[str, Any]
+    people: list[_PersonDoc] | None = None
+    nodes: list[dict[str, int | float | str]] | None = None
+    leases: list[_LeaseDoc] = Field(default_factory=list)
+    reservations: list[dict[str, Any]] = Field(default_factory=list)
+    used_hours: list[_UsedDoc] = Field(default_factory=list)
+    events: list[_EventDoc] = Field(default_factory=list)
+
+
+def load_scenario(path: Path) -> Scenario:
+    """Read a scenario file; policies it names lie beside it. Raises FaultyDocument with every fault."""
+    return _Reader(read_document(path), path.parent).scenario()
+
+
+def scenario_of(document: Document, folder: Path) -> Scenario:
+    """The scenario of a parsed document; policies it names lie in `folder`."""
+    return _Reader(document, folder).scenario()
+
+
+class _Reader:
+    def __init__(self, document: Document, folder: Path) -> None:
+        self.document = document
+        self.folder = folder
+        self.faults: list[Fault] = []
+        self.now = 0
+        self.known_pools: set[str] = set()
+        self.known_resources: set[str] = {"cpu", "memory"}
+
+    def scenario(self) -> Scenario:
+        doc = validate(_ScenarioDoc, self.document)
+        self._refuse_reservations(doc)
+        policy = self._policy(doc.policy, ("policy",))
+        self.now = self._absolute(doc.now, ("now",), policy)
+        policies = {
+            index: self._policy(event.policy, ("events", index, "policy"))
+            for index, event in enumerate(doc.events)
+            if event.policy is not None
+        }
+        for one in (policy, *policies.values()):
+            self.known_pools |= one.pools.keys()
+            self.known_resources |= {f"gpu.{name}" for name in one.gpu_classes}
+        scenario = Scenario(
+            now=self.now,
+            policy=policy,
+            people=self._people(doc),
+            nodes=self._nodes(doc),
+            leases=tuple(self._lease(lease, ("leases", i), policy) for i, lease in enumerate(doc.leases)),
+            used_hours=tuple(
+                UsedHours(self._pool(used.pool, ("used_hours", i)), _units(used.hours), used.period, used.person)
+                for i, used in enumerate(doc.used_hours)
+            ),
+            events=tuple(self._event(event, i, policies, policy) for i, event in enumerate(doc.events)),
+            fault=self._late_fault,
+        )
+        self._check_times(scenario)
+        self._check_ids(doc)
+        if self.faults:
+            raise FaultyDocument(self.faults)
+        return scenario
+
+    # -- parts -----------------------------------------------------------------------------------------------
+
+    def _policy(self, source: str | dict[str, Any], place: Place) -> Policy:
+        if isinstance(source, dict):
+            return policy_of(self.document.part(place))
+        return load_policy(self.folder / source)
+
+    def _people(self, doc: _ScenarioDoc) -> dict[str, Person] | None:
+        if doc.people is None:
+            return None
+        people: dict[str, Person] = {}
+        for index, person in enumerate(doc.people):
+            if person.name in people:
+                self._fault(("people", index, "name"), f"person {person.name!r} stands here twice", "Keep one of the two.")
+            for pool in person.pools:
+                self._pool(pool, ("people", index, "pools"))
+            people[person.name] = Person(
+                name=person.name,
+                pools=tuple(person.pools),
+                roles=frozenset(person.roles),
+                profiles=frozenset(person.profiles or ()),
+                any_profile=person.profiles is None,
+            )
+        return people
+
+    def _nodes(self, doc: _ScenarioDoc) -> tuple[Node, ...] | None:
+        if doc.nodes is None:
+            return None
+        nodes: dict[str, Node] = {}
+        for index, entry in enumerate(doc.nodes):
+            name = str(entry.get("name", ""))
+            place: Place = ("nodes", index)
+            if not name or name in nodes:
+                self._fault(place, "every node needs a name of its own", "Add name: n1 (n2, ...).")
+            capacity = {key: value for key, value in entry.items() if key != "name"}
+            nodes[name] = Node(name, self._amounts(capacity, place, rounding="down"))
+        return tuple(nodes.values())
+
+    def _lease(self, doc: _LeaseDoc, place: Place, policy: Policy) -> LeaseFact:
+        return LeaseFact(
+            id=doc.id,
+            pool=self._pool(doc.pool, (*place, "pool")),
+            amounts=self._amounts(doc.amounts, (*place, "amounts")),
+            started=self._moment(doc.started, (*place, "started"), policy),
+            ends=None if doc.ends is None else self._moment(doc.ends, (*place, "ends"), policy),
+            person=doc.person or "",
+            node=doc.node,
+            kind=doc.kind,
+            borrowed=doc.borrowed,
+        )
+
+    def _event(
+        self, doc: _EventDoc, index: int, policies: Mapping[int, Policy], policy: Policy
+    ) -> tuple[Instant, Event]:
+        place: Place = ("events", index)
+        at = self._moment(doc.at, (*place, "at"), policy)
+        event: Event = TickEvent()
+        if doc.ask is not None:
+            event = AskEvent(self._ask(doc.ask, (*place, "ask")), doc.ask.count)
+        elif doc.release is not None:
+            event = ReleaseEvent(doc.release)
+        elif doc.cancel is not None:
+            event = CancelEvent(doc.cancel)
+        elif doc.extend is not None:
+            event = ExtendEvent(doc.extend.id, doc.extend.minutes)
+        elif doc.grant is not None:
+            grant = doc.grant
+            event = GrantEvent(
+                pool=self._pool(grant.pool, (*place, "grant", "pool")),
+                units=_units(grant.hours),
+                until=self._moment(grant.until, (*place, "grant", "until"), policy),
+                why=grant.why,
+                period=grant.period,
+                person=grant.person,
+            )
+        elif doc.policy is not None:
+            event = PolicyEvent(policies[index])
+        return at, event
+
+    def _ask(self, doc: _AskDoc, place: Place) -> Ask:
+        return Ask(
+            id=doc.id,
+            person=doc.person or "",
+            pool=self._pool(doc.pool, (*place, "pool")),
+            amounts=self._amounts(doc.amounts, (*place, "amounts")),
+            kind=doc.kind,
+            profile=doc.profile,
+            minutes=doc.minutes,
+            server=doc.id,
+        )
+
+    # -- values ----------------------------------------------------------------------------------------------
+
+    def _pool(self, name: str, place: Place) -> str:
+        if name not in self.known_pools:
+            self._fault(place, f"there is no pool {name!r}", f"Use one of: {', '.join(sorted(self.known_pools))}.")
+        return name
+
+    def _amounts(
+        self, quantities: Mapping[str, object], place: Place, *, rounding: Literal["up", "down"] = "up"
+    ) -> dict[str, int]:
+        amounts = {}
+        for resource, quantity in quantities.items():
+            if resource not in self.known_resources:
+                known = ", ".join(sorted(self.known_resources))
+                self._fault((*place, resource), f"{resource!r} is not a resource of the policy", f"Use one of: {known}.")
+                continue
+            try:
+                amounts[resource] = parse_amount(resource, quantity, rounding=rounding)
+            except BadInput as error:
+                self._fault((*place, resource), str(error), "")
+        return amounts
+
+    def _absolute(self, value: datetime | str, place: Place, policy: Policy) -> Instant:
+        try:
+            return self._instant(value, policy)
+        except BadInput as error:
+            raise FaultyDocument([self.document.fault(place, str(error), "")]) from error
+
+    def _moment(self, value: Moment, place: Place, policy: Policy) -> Instant:
+        """Relative to `now` (+1h, -30m) or absolute."""
+        try:
+            if isinstance(value, str) and (match := re.fullmatch(r"([+-]?)\s*((?:\d+[smhdw])+)", value.strip())):
+                seconds = parse_duration(match[2])
+                return self.now + (-seconds if match[1] == "-" else seconds)
+            if value == 0 or value == "0":
+                return self.now
+            if isinstance(value, int):
+                raise BadInput(f"{value!r} has no unit; write for example +30m, or a date and time")
+            return self._instant(value, policy)
+        except BadInput as error:
+            self._fault(place, str(error), "")
+            return self.now
+
+    def _instant(self, value: datetime | str, policy: Policy) -> Instant:
+        if isinstance(value, str):
+            try:
+                value = datetime.fromisoformat(value.strip())
+            except ValueError:
+                raise BadInput(f"{value!r} is not a time; write for example +30m or 2027-03-02T09:00:00+09:00") from None
+        if value.tzinfo is None:
+            value = value.replace(tzinfo=policy.timezone)
+        try:
+            instant = instant_of(value)
+        except (OverflowError, ValueError, OSError):
+            instant = -1
+        if not EARLIEST <= instant <= LATEST:
+            raise BadInput(f"{value.isoformat()} is out of range; write a time from 1970 to 9999")
+        return instant
+
+    # -- what only the whole file shows --------------------------------------------------------------------------
+
+    def _refuse_reservations(self, doc: _ScenarioDoc) -> None:
+        places: list[Place] = [("reservations",)] if doc.reservations else []
+        places += [("leases", i, "reservation") for i, lease in enumerate(doc.leases) if lease.reservation is not None]
+        places += [("events", i, "reserve") for i, event in enumerate(doc.events) if event.reserve is not None]
+        places += [
+            ("events", i, "ask", "reservation")
+            for i, event in enumerate(doc.events)
+            if event.ask is not None and event.ask.reservation is not None
+        ]
+        if places:
+            what = "reservations cannot be simulated yet"
+            raise FaultyDocument([self.document.fault(p, what, "Leave them out of the scenario.") for p in places])
+
+    def _check_times(self, scenario: Scenario) -> None:
+        for index, (at, _) in enumerate(scenario.events):
+            if at < scenario.now:
+                self._fault(("events", index, "at"), "the event comes before `now`", "Write a time from now on.")
+
+    def _check_ids(self, doc: _ScenarioDoc) -> None:
+        leases = [lease.id for lease in doc.leases]
+        for index, lease_id in enumerate(leases):
+            if lease_id in leases[:index]:
+                self._fault(("leases", index, "id"), f"lease {lease_id!r} stands here twice", "Give it another id.")
+        known = {*leases, *(event.ask.id for event in doc.events if event.ask is not None)}
+        for index, event in enumerate(doc.events):
+            named = event.release or event.cancel or (event.extend.id if event.extend else None)
+            if named is not None and named not in known:
+                self._fault(("events", index), f"there is no lease or ask {named!r}", "Name one that stands in the file.")
+
+    def _fault(self, place: Place, what: str, instead: str) -> None:
+        self.faults.append(self.document.fault(place, what, instead))
+
+    def _late_fault(self, section: str, index: int, what: str) -> FaultyDocument:
+        return FaultyDocument([self.document.fault((section, index), what, "")])
+
+
+def _units(hours: Hours) -> int:
+    return hours_to_cost_units(hours)

@@ -1,0 +1,83 @@
+"""The running sums that make a decision cheap: numbers under keys, whatever the number of leases.
+
+| kind | pool | item | person | period | value |
+|---|---|---|---|---|---|
+| used | pool | resource | | | Kueue's usage: own plus what children pass up |
+| guaranteed | home pool | resource | | | g(h, r): sum of guaranteed leases |
+| held | capping pool | cap key | person | | what the person holds in the subtree |
+| spent | pool | budget | person or "" | period's first day | cost units accrued |
+| corrected | pool | budget | person or "" | period's first day | cost units put in by hand |
+| committed | pool | budget | person or "" | period's first day | cost units running leases may still accrue |
+| drawn | pool | budget | grant id | period's first day | cost units of the period paid by the grant |
+| opened | pool | budget | | | first instant of the first period of the budget |
+| taken | | resource | node | | what leases hold of the node |
+| starting | | | | | servers booked and not yet running |
+
+Kept apart from their store, so that the database and `simulate` compute them with the same functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+
+class SumKey(NamedTuple):
+    kind: str
+    pool: str = ""
+    item: str = ""
+    person: str = ""
+    period: str = ""
+
+
+KEPT_BY_REFOLD = frozenset({"corrected", "drawn", "opened"})
+"""Facts of their own: not derivable from leases and what they accrued."""
+
+
+class Sums:
+    """A mapping of keys to integers in which a missing key counts as zero."""
+
+    def __init__(self, values: Mapping[SumKey, int] | None = None) -> None:
+        self._values: dict[SumKey, int] = {key: value for key, value in (values or {}).items() if value}
+        self._changed: set[SumKey] = set()
+
+    def __getitem__(self, key: SumKey) -> int:
+        return self._values.get(key, 0)
+
+    def __setitem__(self, key: SumKey, value: int) -> None:
+        if value == self._values.get(key, 0):
+            return
+        self._changed.add(key)
+        if value:
+            self._values[key] = value
+        else:
+            del self._values[key]
+
+    def add(self, key: SumKey, value: int) -> None:
+        self[key] += value
+
+    def __iter__(self) -> Iterator[SumKey]:
+        return iter(self._values)
+
+    def items(self) -> Iterator[tuple[SumKey, int]]:
+        return iter(self._values.items())
+
+    def of_kind(self, kind: str) -> Iterator[tuple[SumKey, int]]:
+        return ((key, value) for key, value in self._values.items() if key.kind == kind)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sums) and self._values == other._values
+
+    __hash__ = None  # type: ignore[assignment]  # mutable
+
+    def copy(self) -> Sums:
+        return Sums(self._values)
+
+    def take_changes(self) -> dict[SumKey, int]:
+        """The keys set since the last call with their values now, for the store to write."""
+        changes = {key: self[key] for key in self._changed}
+        self._changed.clear()
+        return changes
+
+    def __repr__(self) -> str:
+        return f"Sums({self._values!r})"

@@ -1,0 +1,1 @@
+"""Spawners whose every start is decided by the quota."""

@@ -1,0 +1,101 @@
+"""What this machine has: CPUs, memory, and GPUs with their MIG slices from NVML."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Mapping
+
+import psutil
+
+from hub_ext.core.amounts import MIB, MILLI, is_gpu, parse_amount
+from hub_ext.core.errors import BadInput
+from hub_ext.quota.model import Device, GpuClass, Node
+
+
+def this_machine(
+    classes: Mapping[str, GpuClass],
+    *,
+    simulated_gpus: Mapping[str, int] | None = None,
+    simulated_node: Mapping[str, object] | None = None,
+) -> Node:
+    """The machine as one node.
+
+    `simulated_gpus` are added to what NVML finds; `simulated_node` replaces every size. Raises BadInput for a GPU
+    class that the policy does not have.
+    """
+    name = socket.gethostname()
+    if simulated_node is not None:
+        capacity = {resource: parse_amount(resource, value, rounding="down") for resource, value in simulated_node.items()}
+        gpus = {resource.removeprefix("gpu."): amount // MILLI for resource, amount in capacity.items() if is_gpu(resource)}
+        _known(gpus, classes)
+        return Node(name, capacity, _pretended(gpus), simulated=True)
+    pretended = {gpu: count for gpu, count in (simulated_gpus or {}).items() if count}
+    _known(pretended, classes)
+    devices = (*real_devices(classes), *_pretended(pretended))
+    capacity = {"cpu": (os.cpu_count() or 1) * MILLI, "memory": psutil.virtual_memory().total // MIB}
+    for device in devices:
+        capacity[f"gpu.{device.gpu_class}"] = capacity.get(f"gpu.{device.gpu_class}", 0) + MILLI
+    return Node(name, capacity, devices, simulated=bool(pretended))
+
+
+def real_devices(classes: Mapping[str, GpuClass]) -> tuple[Device, ...]:
+    """The GPUs and MIG slices that NVML finds and the policy has a class for; none where there is no driver.
+
+    A GPU belongs to the class whose memory is nearest (within an eighth); in MIG mode its slices do instead of it.
+    """
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return ()
+    try:
+        devices = []
+        for index in range(pynvml.nvmlDeviceGetCount()):
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            for part in _slices(pynvml, handle) or [handle]:
+                memory = int(pynvml.nvmlDeviceGetMemoryInfo(part).total) // MIB
+                gpu_class = _class_of(memory, classes)
+                if gpu_class is not None:
+                    uuid = pynvml.nvmlDeviceGetUUID(part)
+                    devices.append(Device(uuid.decode() if isinstance(uuid, bytes) else uuid, gpu_class))
+        return tuple(devices)
+    except pynvml.NVMLError:
+        return ()
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _slices(pynvml: object, handle: object) -> list[object]:
+    nvml: object = pynvml
+    try:
+        current, _pending = nvml.nvmlDeviceGetMigMode(handle)  # type: ignore[attr-defined]
+        if not current:
+            return []
+        count = nvml.nvmlDeviceGetMaxMigDeviceCount(handle)  # type: ignore[attr-defined]
+    except nvml.NVMLError:  # type: ignore[attr-defined]
+        return []
+    found = []
+    for index in range(count):
+        try:
+            found.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))  # type: ignore[attr-defined]
+        except nvml.NVMLError:  # type: ignore[attr-defined]
+            continue  # this slot has no slice
+    return found
+
+
+def _class_of(memory: int, classes: Mapping[str, GpuClass]) -> str | None:
+    near = [(abs(gpu.memory - memory), name) for name, gpu in classes.items() if abs(gpu.memory - memory) * 8 <= gpu.memory]
+    return min(near)[1] if near else None
+
+
+def _known(gpus: Iterable[str], classes: Mapping[str, GpuClass]) -> None:
+    for name in gpus:
+        if name not in classes:
+            known = ", ".join(classes) or "none"
+            raise BadInput(f"The settings simulate GPUs of class {name!r}, which the policy does not have (known: {known}).")
+
+
+def _pretended(gpus: Mapping[str, int]) -> tuple[Device, ...]:
+    return tuple(Device(f"SIMULATED-{name}-{index}", name) for name, count in sorted(gpus.items()) for index in range(count))
