@@ -31,7 +31,7 @@ AuthModel = dict[str, Any]
 """What jupyterhub calls the result of signing in: `name`, `admin`, `auth_state`, ..."""
 
 
-class DemoAuthenticator(Authenticator):  # type: ignore[misc]  # jupyterhub has no types
+class DemoAuthenticator(Authenticator):
     """Lets in the people of `identity`, and nobody else, with the one `password`.
 
     Raises BadInput when it is made with a password that is missing or too short.
@@ -165,5 +165,5 @@ def _not_now() -> HTTPError:
 
 def _error(status: int, message: str, code: str, retry_after: int) -> HTTPError:
     error = HTTPError(status, message, reason=code)
-    error.headers = {"Retry-After": str(retry_after)}
+    error.headers = {"Retry-After": str(retry_after)}  # type: ignore[attr-defined]  # jupyterhub looks for it
     return error

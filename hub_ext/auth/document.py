@@ -10,22 +10,22 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from hub_ext.auth.claims import Entry, Identity
 from hub_ext.auth.roles import ROLES
 from hub_ext.core.errors import Fault, FaultyDocument
 from hub_ext.documents import Document, Place, parse_document, read_document, validate
 
-_NAME: Final = "^[a-z0-9][a-z0-9._-]{0,63}$"
+_NAME: Final = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,61}[a-z0-9])?", re.ASCII)
 """What the hub, a path of its pages, and a label of a pod all take as it stands."""
 
 
 def _name(text: str) -> str:
-    if not re.fullmatch(_NAME[1:-1], text):
+    if not _NAME.fullmatch(text):
         shown = repr(text) if len(text) <= 40 else f"{text[:40]!r}…"
         raise ValueError(
-            f"{shown} is no user name; use at most 64 small letters, digits and . _ -, beginning with a letter or digit"
+            f"{shown} is no user name; use at most 63 small letters, digits and . _ - inside, as in kim.minji"
         )
     return text
 
@@ -43,7 +43,7 @@ def _not_yet(value: object) -> object:
     )
 
 
-_Name = Annotated[str, AfterValidator(_name), WithJsonSchema({"type": "string", "pattern": _NAME})]
+_Name = Annotated[str, AfterValidator(_name)]
 _Words = Annotated[str, Field(max_length=80), AfterValidator(_words)]
 
 

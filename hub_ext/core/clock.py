@@ -15,6 +15,8 @@ Seconds = int
 MINUTE = 60
 HOUR = 3600
 DAY = 86400
+LONGEST = 100 * 365 * DAY
+"""No duration anybody states is longer, so that every time that is worked out has a date."""
 
 _UNITS = {"s": 1, "m": MINUTE, "h": HOUR, "d": DAY, "w": 7 * DAY}
 _DURATION = re.compile(r"(?:\d{1,9}[smhdw])+", re.ASCII)
@@ -49,7 +51,10 @@ def parse_duration(text: str) -> Seconds:
     """
     if not isinstance(text, str) or not _DURATION.fullmatch(text.strip()):
         raise BadInput(f"{text!r} is not a duration; write for example 90s, 15m, 1h30m or 7d")
-    return sum(int(count) * _UNITS[unit] for count, unit in _PART.findall(text))
+    seconds = sum(int(count) * _UNITS[unit] for count, unit in _PART.findall(text))
+    if seconds > LONGEST:
+        raise BadInput(f"{text!r} is longer than a hundred years; check the unit")
+    return seconds
 
 
 def format_duration(seconds: Seconds) -> str:

@@ -15,14 +15,17 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, func, make_url, select
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, DisconnectionError
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 from hub_ext.core.errors import BadInput
-from hub_ext.db.failures import NOTHING, UNKNOWN, put_into_words
+from hub_ext.db.failures import NOTHING, UNKNOWN, put_into_words, sqlite_path
 
 WAIT: Final = 5.0
 """Seconds a transaction waits for others before it gives up."""
@@ -127,6 +130,17 @@ def _sqlite_engine(url: URL, wait: float, create: bool) -> Engine:
         hide_parameters=True,
         pool_timeout=max(wait, 1),
     )
+    path = sqlite_path(engine)
+
+    @event.listens_for(engine, "connect")
+    def _remember_the_file(_: DBAPIConnection, record: ConnectionPoolEntry) -> None:
+        record.info["file"] = _file_at(path)
+
+    # SQLite goes on with a file that was removed or replaced; what it then writes nobody will find.
+    @event.listens_for(engine, "checkout")
+    def _same_file(_: DBAPIConnection, record: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
+        if record.info["file"] != _file_at(path):
+            raise DisconnectionError(f"{path} is another file now")
 
     # SQLAlchemy's documented way to begin for SQLite ("Enabling Non-Legacy SQLite Transactional Modes").
     @event.listens_for(engine, "begin")
@@ -134,6 +148,14 @@ def _sqlite_engine(url: URL, wait: float, create: bool) -> Engine:
         connection.exec_driver_sql(connection.get_execution_options().get(_HOW_TO_BEGIN, "BEGIN"))
 
     return engine
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _write_ahead(connection: sqlite3.Connection, wait: float) -> None:

@@ -562,7 +562,9 @@ _BIKE = (
     Column("visibility_10m", "10 m", "visibility, capped at 2,000 (20 km)"),
     Column("dew_point_c", "°C", "dew point"),
     Column("solar_mj_m2", "MJ/m²", "solar radiation reported at the hour"),
-    Column("rain_mm", "mm", "rain reported at the hour (the rentals fit: fallen in the hour before); 0 for none"),
+    Column(
+        "rain_mm", "mm", "rain reported at the hour (the rentals fit: fallen in the hour before); 0 for none"
+    ),
     Column("snow_cm", "cm", "depth of snow; 0 for none"),
     Column("season", "", "Winter, Spring, Summer or Autumn"),
     Column("holiday", "", "the source's flag for a holiday, as published"),

@@ -20,13 +20,14 @@ _SLUG: Final = r"^[a-z0-9]+(?:-[a-z0-9]+)*$"
 _RESOURCE: Final = r"^(?:cpu|memory|gpu\.[A-Za-z0-9][-A-Za-z0-9_.]*)$"
 _VARIABLE: Final = r"^[A-Za-z_][A-Za-z0-9_]*$"
 _RESERVED_PREFIXES: Final = (
-    *("JUPYTERHUB_", "JUPYTER_", "JPY_", "HUB_EXT_", "KUBERNETES_"),
-    *("CUDA_VISIBLE", "NVIDIA_", "CPU_", "MEM_", "LD_", "DYLD_"),
+    *("JUPYTERHUB_", "JPY_", "HUB_EXT_", "KUBERNETES_", "LD_", "DYLD_"),
+    *("CUDA_VISIBLE", "NVIDIA_VISIBLE", "NVIDIA_DRIVER", "NVIDIA_MIG"),
 )
 _RESERVED_VARIABLES: Final = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "PWD", "TMPDIR", "IFS", "ENV", "BASH_ENV"),
         *("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP"),
+        *("CPU_LIMIT", "CPU_GUARANTEE", "MEM_LIMIT", "MEM_GUARANTEE", "HANGANG_DATA"),
     }
 )
 """What the hub, the spawner and the system set themselves: a profile that changed it could break or widen a server."""

@@ -122,7 +122,9 @@ def _profile(value: object, visible: Catalogue) -> Profile:
         if len(visible) == 1:
             return visible.profiles[0]
         raise _bad("no profile was chosen", PROFILE, visible.slugs)
-    profile = visible.get(value) if isinstance(value, str) else None
+    if not isinstance(value, str):
+        raise _bad(f"the profile came as {_kind(value)}", PROFILE, visible.slugs)
+    profile = visible.get(value)
     if profile is None:
         raise _bad(f"there is no profile {_shown(value)} for you", PROFILE, visible.slugs)
     return profile
@@ -178,7 +180,10 @@ def _bad(what: str, field: str, known: Iterable[str], instead: str = "") -> BadS
 
 
 def _shown(value: object) -> str:
-    return f"'{_echo(value)}'" if isinstance(value, str) else _kind(value)
+    if isinstance(value, str):
+        return f"'{_echo(value)}'"
+    small = isinstance(value, float) or (type(value) is int and abs(value) < 10**9)
+    return str(value) if small else _kind(value)
 
 
 def _echo(text: str) -> str:

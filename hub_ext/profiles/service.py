@@ -12,12 +12,12 @@ from hub_ext.profiles.catalogue import Catalogue
 from hub_ext.profiles.footprint import Footprint, footprint
 from hub_ext.profiles.model import Profile, Selection
 from hub_ext.profiles.policy import may_start, pools_for, visible
-from hub_ext.profiles.selection import parse_selection
+from hub_ext.profiles.selection import BadSelection, from_form, parse_selection
+from hub_ext.profiles.view import Combination
 from hub_ext.quota.model import SERVER, Ask, Policy
 from hub_ext.quota.service import Admission, Preview, new_lease_id
 
-Combination = tuple[str, ...]
-"""One choice for each option of a profile, in the order of the options."""
+__all__ = ["BadSelection", "Chosen", "Menu", "Profiles", "combinations", "from_form"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class Menu:
     profiles: tuple[Profile, ...]
     preview: Preview
     decisions: Mapping[tuple[str, str, Combination], Decision] = field(default_factory=dict)
-    """By profile, pool and combination of choices, for the profile's default length."""
+    """By profile, pool and combination of choices, for the longest time the profile offers."""
+    hidden: tuple[Profile, ...] = ()
+    """What the centre offers to others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +63,14 @@ class Profiles:
             for pool in pools_for(profile, person, policy.path)
             for combination in combinations(profile)
         }
-        asks = [self._ask(ask_id, person, *key, server="", minutes=None) for ask_id, key in keys.items()]
+        asks = [self._ask(ask_id, person, *key) for ask_id, key in keys.items()]
         preview = self.admission.preview_now(person, asks)
         decisions = {
             (profile.slug, pool, combination): preview.decisions[ask_id]
             for ask_id, (profile, pool, combination) in keys.items()
         }
-        return Menu(person, shown, preview, decisions)
+        hidden = tuple(profile for profile in self.catalogue if profile not in shown)
+        return Menu(person, shown, preview, decisions, hidden)
 
     async def choose(self, name: str, server: str, options: object) -> Chosen:
         """What somebody asked for, checked against what exists. Raises BadSelection, StoreUnavailable."""
@@ -78,8 +81,10 @@ class Profiles:
         person, policy = self._person(name)
         # 2. What they chose, among what exists: whether they may is the quota's to say.
         seen = {profile.slug for profile in self.catalogue if visible(profile, person, policy.path)}
-        named = isinstance(options, Mapping) and options.get("profile") is not None
-        selection = parse_selection(options, self.catalogue, set(self.catalogue.slugs) if named else seen)
+        named = options.get("profile") if isinstance(options, Mapping) else None
+        selection = parse_selection(
+            options, self.catalogue, seen | {slug for slug in self.catalogue.slugs if slug == named}
+        )
         profile = self.catalogue.get(selection.profile)
         assert profile is not None
         # 3. From which pool: the one they named, else the first from which they may.
@@ -101,27 +106,16 @@ class Profiles:
         )
         return Chosen(person, replace(selection, pool=pool), size, ask)
 
-    def _ask(
-        self,
-        ask_id: str,
-        person: Person,
-        profile: Profile,
-        pool: str,
-        combination: Combination,
-        *,
-        server: str,
-        minutes: int | None,
-    ) -> Ask:
+    def _ask(self, ask_id: str, person: Person, profile: Profile, pool: str, combination: Combination) -> Ask:
         choices = {option.name: choice for option, choice in zip(profile.options, combination, strict=True)}
-        size = footprint(profile, Selection(profile.slug, choices, pool, minutes))
+        size = footprint(profile, Selection(profile.slug, choices, pool))
         return Ask(
             id=ask_id,
             person=person.name,
             pool=pool,
             amounts=size.amounts,
             profile=profile.slug,
-            minutes=size.minutes,
-            server=server,
+            minutes=max(profile.minutes, default=None),
         )
 
     def _person(self, name: str) -> tuple[Person, Policy]:
@@ -132,7 +126,9 @@ class Profiles:
 def combinations(profile: Profile) -> Iterator[Combination]:
     """Every combination of the profile's choices, the defaults first."""
     choices = (
-        sorted((choice.name for choice in option.choices), key=lambda name: (name != option.default.name, name))
+        sorted(
+            (choice.name for choice in option.choices), key=lambda name: (name != option.default.name, name)
+        )
         for option in profile.options
     )
     return itertools.product(*choices)

@@ -7,9 +7,10 @@ first instants of local dates.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from hub_ext.core.amounts import hours_to_cost_units
@@ -41,13 +42,18 @@ class BudgetOf:
         return SumKey(kind, self.pool, self.budget.name, self.person, window.label)
 
 
+@lru_cache(maxsize=4096)
 def first_instant(day: date, zone: ZoneInfo) -> Instant:
     """The first instant of a local date, also where midnight is skipped."""
     return int(datetime(day.year, day.month, day.day, tzinfo=zone).astimezone(UTC).timestamp())
 
 
 def local_date(instant: Instant, zone: ZoneInfo) -> date:
-    return at(instant, zone).date()
+    """The date whose first instant was the last to pass: where clocks go back over midnight, the later one stays."""
+    day = at(instant, zone).date()
+    while first_instant(day + timedelta(days=1), zone) <= instant:
+        day += timedelta(days=1)
+    return day
 
 
 def _period_dates(period: Period, day: date) -> tuple[date, date]:
@@ -231,14 +237,36 @@ class Budgets:
             seconds = min(end, window.end) - max(start, window.start)
             self.sums.add(of.key("committed", window), sign * cost * seconds)
 
-    def open(self, now: Instant) -> None:
-        """Remember the first period of every budget, before which nothing can have been left to carry."""
+    def open(self, now: Instant, before: Sums | None = None) -> None:
+        """Remember what carrying over depends on: the first period of every budget, before which nothing can have
+        been left, and the hours and the cap in force.
+
+        `before` are the sums under the policy before: where that had other hours or another cap, what the running
+        period carried in stays as it was. Raising a budget would else bring back what was spent long ago.
+        """
         for pool in self.policy.pools.values():
             for budget in pool.budgets:
+                window = window_at(budget, now, self.policy.timezone)
                 key = SumKey("opened", pool.name, budget.name)
                 if not self.sums[key]:
-                    window = window_at(budget, now, self.policy.timezone)
                     self.sums[key] = window.start if window else now
+                if before is not None and window is not None:
+                    self._keep_carried(pool.name, budget, window, before)
+                self.sums[SumKey("hours", pool.name, budget.name)] = hours_to_cost_units(budget.hours) + 1
+                self.sums[SumKey("carry", pool.name, budget.name)] = hours_to_cost_units(budget.carry or Decimal(0)) + 1
+
+    def _keep_carried(self, pool: str, budget: Budget, window: Window, before: Sums) -> None:
+        hours, carry = (before[SumKey(kind, pool, budget.name)] - 1 for kind in ("hours", "carry"))
+        rule = hours_to_cost_units(budget.hours), hours_to_cost_units(budget.carry or Decimal(0))
+        if isinstance(budget.period, Term) or hours < 0 or (hours, carry) == rule:
+            return
+        old = Budgets(self.policy, before, self.grants)
+        people = {""}  # in a budget of each person, "" stands for all who never used any
+        if budget.each_person:
+            people |= {key.person for kind in ("spent", "corrected") for key, _ in before.of_kind(kind) if (key.pool, key.item) == (pool, budget.name)}
+        for person in sorted(people):
+            of = BudgetOf(pool, budget, person)
+            self.sums[of.key("carried", window)] = old._carried(of, window, hours, carry) + 1
 
     def _used(self, of: BudgetOf, window: Window) -> int:
         return self.sums[of.key("spent", window)] + self.sums[of.key("corrected", window)]
@@ -250,26 +278,36 @@ class Budgets:
         return hours_to_cost_units(of.budget.hours) + self._carried_into(of, window)
 
     def _carried_into(self, of: BudgetOf, window: Window) -> int:
+        if isinstance(of.budget.period, Term):
+            return 0
+        cap = hours_to_cost_units(of.budget.carry or Decimal(0))
+        return self._carried(of, window, hours_to_cost_units(of.budget.hours), cap)
+
+    def _carried(self, of: BudgetOf, window: Window, hours: int, cap: int) -> int:
         """min(unused, cap), grants excluded: never more than what was left of the period before.
 
-        The period before may itself have been carried into; the walk back stops as soon as that no longer
-        matters.
+        The period before may itself have been carried into, so that each period's share is that of the one before
+        plus what was left of its hours, held between 0 and the cap. The walk back sums what was left (`rest`) with
+        the bounds in which the result lies, until it is known or the bounds meet.
         """
-        if of.budget.carry is None or isinstance(of.budget.period, Term):
-            return 0
-        cap, hours = hours_to_cost_units(of.budget.carry), hours_to_cost_units(of.budget.hours)
-        opened = self.sums[SumKey("opened", of.pool, of.budget.name)]
-        unused: list[int] = []
-        while window.start > opened:
+        known = self._known_carried(of, window)
+        least, most, rest = 0, cap, 0
+        while known is None and least < most:
             before = window_at(of.budget, window.start - 1, self.policy.timezone)
             assert before is not None
             window = before
             drawn = sum(self.sums[self._drawn_key(grant, window)] for grant in self.grants_of(of))
             own = self._used(of, window) - drawn + self.sums[of.key("committed", window)]
-            unused.append(hours - own)
-            if unused[-1] >= cap or unused[-1] + cap <= 0:
-                break
-        carried = 0
-        for rest in reversed(unused):
-            carried = max(0, min(cap, rest + carried))
-        return carried
+            least, most = (max(least, min(most, bound + rest)) for bound in (0, cap))
+            rest += hours - own
+            known = self._known_carried(of, window)
+            if known is not None:
+                return max(least, min(most, known + rest))
+        return least if known is None else known
+
+    def _known_carried(self, of: BudgetOf, window: Window) -> int | None:
+        """What the period carried in, where that was written down or it is the first."""
+        for person in (of.person, ""):
+            if kept := self.sums[replace(of, person=person).key("carried", window)]:
+                return kept - 1
+        return 0 if window.start <= self.sums[SumKey("opened", of.pool, of.budget.name)] else None

@@ -1,4 +1,5 @@
-"""What every code of a decision means: its verdicts, and the facts that come with it, with their units.
+"""What every code of a decision means: its verdicts, and the facts that come with it, with their units; and why
+leases end.
 
 `docs/reference/codes.md` is made from this table, and the tests of `explain.py` draw their facts from it.
 """
@@ -7,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Final
 
 from hub_ext.core.decision import Code
@@ -183,6 +185,35 @@ CODES: Final[Mapping[Code, CodeEntry]] = {
 }
 
 
+class Ended(StrEnum):
+    """Why a lease was released, as the ledger writes it."""
+
+    TIME = "ended"
+    PERSON = "stopped"
+    OPERATOR = "stopped-by-operator"
+    HOURS = "budget-spent"
+    DIED = "died"
+    START_FAILED = "start-failed"
+    START_LOST = "start-lost"
+    LOST = "lost"
+    ORPHAN = "orphan"
+    TAKEN_OVER = "taken-over"
+
+
+ENDS: Final[Mapping[Ended, str]] = {
+    Ended.TIME: "Its end time came.",
+    Ended.PERSON: "The person stopped it.",
+    Ended.OPERATOR: "An operator stopped it; the entry in the ledger says why.",
+    Ended.HOURS: "A budget was used up while it ran.",
+    Ended.DIED: "What it ran ended by itself.",
+    Ended.START_FAILED: "What it was booked for did not come up; nothing was charged.",
+    Ended.START_LOST: "The start was forgotten before anything ran; nothing was charged.",
+    Ended.LOST: "Nothing ran for it for five minutes, with no hub to ask.",
+    Ended.ORPHAN: "It ran, but the hub knew no such server, so that nobody could reach it.",
+    Ended.TAKEN_OVER: "The same server was started anew.",
+}
+
+
 def codes_document() -> str:
     """The text of `docs/reference/codes.md`."""
     lines = [
@@ -202,4 +233,6 @@ def codes_document() -> str:
         for name, fact in entry.facts.items():
             meaning = f"{fact.meaning} *(optional)*" if fact.optional else fact.meaning
             lines.append(f"| `{name}` | {fact.unit} | {meaning} |")
+    lines += ["", "## Why a lease was released", "", "| reason | meaning |", "|---|---|"]
+    lines += [f"| `{reason.value}` | {meaning} |" for reason, meaning in ENDS.items()]
     return "\n".join(lines) + "\n"

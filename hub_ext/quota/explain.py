@@ -14,12 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from typing import Any, Final, Protocol
 
 from hub_ext.core.amounts import COST_UNITS_PER_GPU_SECOND, Amounts
 from hub_ext.core.clock import Instant, Seconds
 from hub_ext.core.decision import Code, Facts
+from hub_ext.quota.codes import Ended
 
 Titles = Mapping[str, Mapping[str, str]]
 """The titles of pools (or profiles) by name, each by language; a name without a title stands for itself."""
@@ -55,7 +55,7 @@ def explain(
 ) -> Explanation:
     """The sentence for a wait or refusal; with `now`, times of today come without their date."""
     told = _Told(facts, say, titles or {}, now)
-    sentence, steps = _SENTENCES[code](told)
+    sentence, *steps = _SENTENCES[code](told)
     return Explanation(
         sentence or say("This cannot be started now."), " ".join(step for step in steps if step)
     )
@@ -102,21 +102,6 @@ def explain_borrowed(
 # -- how a lease ended --------------------------------------------------------------------------------------------
 
 
-class Ended(StrEnum):
-    """Why a lease was released, as the ledger writes it."""
-
-    TIME = "ended"
-    PERSON = "stopped"
-    OPERATOR = "stopped-by-operator"
-    HOURS = "budget-spent"
-    DIED = "died"
-    START_FAILED = "start-failed"
-    START_LOST = "start-lost"
-    LOST = "lost"
-    ORPHAN = "orphan"
-    TAKEN_OVER = "taken-over"
-
-
 def explain_release(reason: str | None, say: Speech, *, why: str = "") -> Explanation:
     """How a server ended; `why` is what an operator gave as a reason. An unknown reason is told as it stands."""
     kept = say("Your files are kept; start again whenever you like.")
@@ -126,8 +111,9 @@ def explain_release(reason: str | None, say: Speech, *, why: str = "") -> Explan
         case Ended.PERSON:
             return Explanation(say("You stopped the server."), kept)
         case Ended.OPERATOR:
+            stopped = say("An operator stopped the server.")
             given = say("Reason given: {why}", why=why) if why else ""
-            return Explanation(f"{say('An operator stopped the server.')} {given}".strip(), kept)
+            return Explanation(f"{stopped} {given}".strip(), kept)
         case Ended.HOURS:
             more = say("Your files are kept. For more hours, ask the lead of your institution.")
             return Explanation(say("The server ended because its GPU-hours were used up."), more)
@@ -207,15 +193,15 @@ class _Told:
         return self.say.period(period) if period else None
 
 
-_Words = tuple[str, tuple[str, ...]]
+_Words = tuple[str, ...]
 """A sentence and the steps that follow it, each empty where its facts are missing."""
 
 
 def _not_a_member(told: _Told) -> _Words:
-    pools = told.names("pools")
-    return told.sentence("You are not a member of {pool}."), (
-        told.sentence("Choose one of your own: {pools}.", pools=pools)
-        or told.sentence("Ask the lead of {pool} to add you. If that was just done, sign out and in again.")
+    return (
+        told.sentence("You are not a member of {pool}."),
+        told.sentence("Choose one of your own: {pools}.", pools=told.names("pools"))
+        or told.sentence("Ask the lead of {pool} to add you. If that was just done, sign out and in again."),
     )
 
 
@@ -223,34 +209,33 @@ def _profile_not_allowed(told: _Told) -> _Words:
     return (
         told.sentence("This server is not offered to you: {profile}.", profile=told.pool("profile"))
         or told.sentence("This server is not offered to you."),
-        (told.sentence("Choose another server, or ask the lead of {pool} for access."),),
+        told.sentence("Choose another server, or ask the lead of {pool} for access."),
     )
 
 
 def _too_big_for_pool(told: _Told) -> _Words:
-    if told.facts.get("potential") == 0:
-        sentence = told.sentence("{pool} has no share of this: {resource}.")
-    else:
-        most, asked = told.amount("potential"), told.amount("asked")
-        sentence = told.sentence(
-            "{pool} can never have that much at once: {asked} are needed, {most} is the most.",
-            asked=asked,
-            most=most,
-        )
+    asked, most = told.amount("asked"), told.amount("potential")
     step = told.sentence("Choose a smaller size, or ask the lead of {pool} for a larger share.")
-    return sentence, (step,)
+    if told.facts.get("potential") == 0:
+        return told.sentence("{pool} has no share of this: {resource}."), step
+    much = told.sentence(
+        "{pool} can never have that much at once (needed: {asked}, at most: {most}).",
+        asked=asked,
+        most=most,
+    )
+    return much, step
 
 
 def _too_big_for_person(told: _Told) -> _Words:
     cap, asked = told.amount("cap", "key"), told.amount("asked", "key")
-    return told.sentence("Your limit in {pool} is {cap}; this needs {asked}.", cap=cap, asked=asked), (
-        told.sentence("Choose a smaller size, or ask the lead of {pool} to raise your limit.")
+    return (
+        told.sentence("Your limit in {pool} is {cap}; this needs {asked}.", cap=cap, asked=asked),
+        told.sentence("Choose a smaller size, or ask the lead of {pool} to raise your limit."),
     )
 
 
 def _too_big_for_any_node(told: _Told) -> _Words:
     resource = told.facts.get("resource")
-    asked = (told.facts.get("asked") or {}).get(resource)
     most = (told.facts.get("largest") or {}).get(resource)
     if resource is None:
         sentence = told.sentence(
@@ -259,12 +244,13 @@ def _too_big_for_any_node(told: _Told) -> _Words:
     elif not most:
         sentence = told.sentence("No machine here has this: {resource}.")
     else:
+        asked = (told.facts.get("asked") or {}).get(resource)
         sentence = told.sentence(
-            "No single machine here is that large: {asked} are needed, {most} is the most.",
+            "No single machine here is that large (needed: {asked}, at most: {most}).",
             asked=None if asked is None else told.say.amount(resource, asked),
             most=told.say.amount(resource, most),
         )
-    return sentence, (told.sentence("Choose a smaller size."),)
+    return sentence, told.sentence("Choose a smaller size.")
 
 
 def _person_at_cap(told: _Told) -> _Words:
@@ -275,24 +261,25 @@ def _person_at_cap(told: _Told) -> _Words:
         asked=told.amount("asked", "key"),
     )
     if told.facts.get("key") == "dask-workers":
-        return sentence, (told.sentence("Make one of your Dask clusters smaller first."),)
-    servers = told.names("servers", told.say("your default server"))
-    return sentence, (
-        told.sentence("Stop one of your own first: {servers}.", servers=servers)
+        return sentence, told.sentence("Make one of your Dask clusters smaller first.")
+    default = told.say("your default server")
+    return (
+        sentence,
+        told.sentence("Stop one of your own first: {servers}.", servers=told.names("servers", default))
         or told.sentence("Stop one of your servers first."),
         told.sentence("The first of them ends: {time}.", time=told.time("first_end")),
     )
 
 
 def _budget_spent(told: _Told) -> _Words:
-    used, limit = told.hours("used"), told.hours("limit")
-    renews = told.time("renews")
+    used, limit, renews = told.hours("used"), told.hours("limit"), told.time("renews")
     if told.facts.get("until") is None and not told.facts.get("limit"):
-        sentence = (
-            told.sentence("{pool} has GPU-hours in its terms only, and the next one has not begun.")
-            if renews
-            else told.sentence("{pool} has GPU-hours in its terms only, and the last one is over.")
-        )
+        if renews:
+            sentence = told.sentence(
+                "{pool} has GPU-hours in its terms only, and the next one has not begun."
+            )
+        else:
+            sentence = told.sentence("{pool} has GPU-hours in its terms only, and the last one is over.")
     elif told.mine:
         sentence = told.sentence(
             "Your GPU-hours in {pool} for {period} are used up ({used} of {limit}).", used=used, limit=limit
@@ -301,7 +288,8 @@ def _budget_spent(told: _Told) -> _Words:
         sentence = told.sentence(
             "The GPU-hours of {pool} for {period} are used up ({used} of {limit}).", used=used, limit=limit
         )
-    return sentence, (
+    return (
+        sentence,
         told.sentence("New hours come from {time} on.", time=renews),
         told.sentence("For more hours, ask the lead of {pool}. A server without a GPU takes none."),
     )
@@ -318,7 +306,7 @@ def _budget_short(told: _Told) -> _Words:
             "What is left of the GPU-hours of {pool} for {period} is set aside for servers that run now."
         )
         step = told.sentence("Try again when one of them has ended.")
-    return sentence, (step, told.sentence("New hours come from {time} on.", time=told.time("renews")))
+    return sentence, step, told.sentence("New hours come from {time} on.", time=told.time("renews"))
 
 
 def _reserved_soon(told: _Told) -> _Words:
@@ -327,25 +315,27 @@ def _reserved_soon(told: _Told) -> _Words:
             "This place is reserved from {time} on, too soon to start before it.", time=told.time("starts")
         )
         or told.sentence("This place is reserved soon, too soon to start before it."),
-        (
-            told.sentence("It is free again from {time} on.", time=told.time("ends")),
-            told.sentence("Choose a smaller size, or try again later."),
-        ),
+        told.sentence("It is free again from {time} on.", time=told.time("ends")),
+        told.sentence("Choose a smaller size, or try again later."),
     )
 
 
 def _pool_full(told: _Told) -> _Words:
-    place, asked = told.pool("short_at") or told.pool(), told.amount("asked")
+    place, asked, available = (
+        told.pool("short_at") or told.pool(),
+        told.amount("asked"),
+        told.amount("available"),
+    )
     if (told.facts.get("available") or 0) > 0:
         sentence = told.sentence(
-            "Not enough is free at {place} now: {asked} are needed, {available} is free for {pool}.",
+            "Not enough is free at {place} now (needed: {asked}, free for {pool}: {available}).",
             place=place,
             asked=asked,
-            available=told.amount("available"),
+            available=available,
         )
     else:
         sentence = told.sentence("Nothing of this is free at {place} now: {resource}.", place=place)
-    return sentence, _when_room_comes(told)
+    return sentence, *_when_room_comes(told)
 
 
 def _no_node_free(told: _Told) -> _Words:
@@ -354,11 +344,11 @@ def _no_node_free(told: _Told) -> _Words:
         told.sentence(
             "Within the quota, but no single machine has this much free now: {asked}.", asked=asked
         ),
-        _when_room_comes(told),
+        *_when_room_comes(told),
     )
 
 
-def _when_room_comes(told: _Told) -> tuple[str, ...]:
+def _when_room_comes(told: _Told) -> _Words:
     return (
         told.sentence("The first server that uses it ends: {time}.", time=told.time("first_end")),
         told.sentence("Choose a smaller size, or try again later."),
@@ -366,17 +356,19 @@ def _when_room_comes(told: _Told) -> tuple[str, ...]:
 
 
 def _starts_busy(told: _Told) -> _Words:
-    starts = told.facts.get("starts")
-    sentence = told.sentence(
-        "Many servers are being started now ({starts}), as many as may be at one time.",
-        starts=None if starts is None else str(starts),
+    starts = str(told.facts["starts"]) if "starts" in told.facts else None
+    return (
+        told.sentence(
+            "Many servers are being started now ({starts}), as many as may be at one time.", starts=starts
+        ),
+        told.sentence("Try again in a minute."),
     )
-    return sentence, (told.sentence("Try again in a minute."),)
 
 
 def _others_waiting(told: _Told) -> _Words:
-    return told.sentence("Others who came first are waiting for this."), (
-        told.sentence("Choose a smaller size, or try again later.")
+    return (
+        told.sentence("Others who came first are waiting for this."),
+        told.sentence("Choose a smaller size, or try again later."),
     )
 
 

@@ -176,6 +176,50 @@ class Ledger:
         self._commit(lease, lease.charged_until, lease.ends_at)
         return lease
 
+    def would_be_guaranteed(self, ask: Ask) -> bool:
+        return is_guaranteed(self.tree, self.sums, ask)
+
+    def adopt(
+        self,
+        ask: Ask,
+        now: Instant,
+        *,
+        started_at: Instant,
+        ends_at: Instant,
+        cost: int,
+        handle: str | None = None,
+        node: str | None = None,
+        devices: Sequence[str] = (),
+        guaranteed: bool | None = None,
+    ) -> Lease:
+        """Book what runs already, whether or not it fits; it accrues from now. Labelled by what is free, unless said."""
+        if guaranteed is None:
+            guaranteed = self.would_be_guaranteed(ask)
+        lender = None if guaranteed else lender_of(self.tree, self.sums, ask)
+        lease = Lease(
+            id=ask.id,
+            person=ask.person,
+            pool=ask.pool,
+            path=self.policy.path(ask.pool),
+            amounts=dict(ask.amounts),
+            kind=ask.kind,
+            guaranteed=guaranteed,
+            lender=lender,
+            cost=cost,
+            booked_at=started_at,
+            started_at=started_at,
+            ends_at=ends_at,
+            charged_until=now,
+            seen_at=now,
+            state=LeaseState.RUNNING,
+            profile=ask.profile,
+            server=ask.server,
+            node=node,
+            devices=tuple(devices),
+            handle=handle,
+        )
+        return self.record(lease, now, why="adopted")
+
     def run(
         self, lease: Lease, now: Instant, *, handle: str | None = None, node: str | None = None, who: str = ""
     ) -> Lease:
@@ -307,6 +351,16 @@ def is_guaranteed(tree: Tree, sums: Sums, wanted: Lease | Ask) -> bool:
     return True
 
 
+def lender_of(tree: Tree, sums: Sums, wanted: Ask) -> str:
+    """The pool that a borrowed lease is lent from: only what goes beyond its home's guarantee is borrowed."""
+    borrowed = {
+        resource: amount
+        for resource, amount in wanted.amounts.items()
+        if not is_guaranteed(tree, sums, replace(wanted, amounts={resource: amount}))
+    }
+    return tree.lender(sums, wanted.pool, borrowed or wanted.amounts)
+
+
 def cap_keys(wanted: Lease | Ask) -> dict[str, int]:
     """What the lease counts against a person's caps: its resources, and one of its kind."""
     keys = {resource: amount for resource, amount in wanted.amounts.items() if amount}
@@ -382,9 +436,9 @@ def refold(
 ) -> Sums:
     """All sums afresh: from the live leases, and from what all leases accrued per local date.
 
-    `charges` holds (lease, local date, cost units); `kept` brings the sums that stand for themselves
-    (corrections, what grants paid, when budgets began). With `since`, budgets the policy did not have before
-    begin in the period of that instant.
+    `charges` holds (lease, local date, cost units); `kept` are the sums until now, of which those stay that stand
+    for themselves (corrections, what grants paid, when budgets began). With `since`, budgets the policy did not
+    have before begin in the period of that instant.
     """
     sums = Sums({key: value for key, value in kept.items() if key.kind in KEPT_BY_REFOLD})
     tree = tree_of(policy)
@@ -403,7 +457,7 @@ def refold(
             if window is not None:
                 sums.add(ref.key("spent", window), units)
     if since is not None:
-        budgets.open(since)
+        budgets.open(since, kept)
     return sums
 
 

@@ -14,7 +14,7 @@ from hub_ext.core.clock import MINUTE, Instant
 from hub_ext.core.decision import Admit, Code, Decision, Refuse, Wait
 from hub_ext.core.people import Person
 from hub_ext.quota.budget import BudgetOf, Budgets, BudgetState, binding, first_instant, window_at
-from hub_ext.quota.ledger import cap_keys, is_guaranteed
+from hub_ext.quota.ledger import cap_keys, is_guaranteed, lender_of
 from hub_ext.quota.model import SERVER, Ask, Grant, Lease, LeaseState, Node, Policy, Term
 from hub_ext.quota.sums import SumKey, Sums
 from hub_ext.quota.tree import Tree
@@ -78,7 +78,7 @@ def decide(snapshot: Snapshot, ask: Ask, now: Instant) -> Decision:
     # 9. Tickets that wait before this ask will be looked at here.
     return Admit(
         guaranteed=guaranteed,
-        lender=None if guaranteed else lender(snapshot, ask),
+        lender=None if guaranteed else lender_of(snapshot.tree, snapshot.sums, ask),
         ends_at=end.at,
         cost=cost,
         node=pick_node(snapshot, ask),
@@ -356,16 +356,6 @@ def starts_busy(snapshot: Snapshot, ask: Ask) -> Wait | None:
 
 
 # -- beside the checks ------------------------------------------------------------------------------------------
-
-
-def lender(snapshot: Snapshot, ask: Ask) -> str:
-    """The pool lent from: only the resources that go beyond their home's guarantee are borrowed."""
-    borrowed = {
-        resource: amount
-        for resource, amount in ask.amounts.items()
-        if not is_guaranteed(snapshot.tree, snapshot.sums, replace(ask, amounts={resource: amount}))
-    }
-    return snapshot.tree.lender(snapshot.sums, ask.pool, borrowed)
 
 
 def decide_extension(snapshot: Snapshot, lease: Lease, minutes: int, now: Instant) -> End | Wait | Refuse:

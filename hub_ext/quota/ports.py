@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
-from typing import Protocol
+from typing import Any, Protocol
 
 from hub_ext.core.clock import Instant
 from hub_ext.core.people import Person
@@ -31,9 +31,13 @@ class Transaction(Protocol):
     Everything is written when the block ends, or nothing where it raises.
     """
 
-    policy: Policy
-    """The policy in force in the database."""
-    policy_digest: str
+    @property
+    def policy(self) -> Policy:
+        """The policy in force in the database. Raises BadInput where there never was one."""
+
+    @property
+    def policy_digest(self) -> str:
+        """Tells one text of a policy from another; empty where there never was one."""
 
     def latest(self) -> Instant:
         """The instant of the newest entry (0 for none): "now" is never before it."""
@@ -51,6 +55,9 @@ class Transaction(Protocol):
 
     def live_leases(self, *, person: str | None = None, pools: Iterable[str] | None = None) -> list[Lease]:
         """Leases that are not released, oldest booking first."""
+
+    def all_leases(self) -> list[Lease]:
+        """Every lease ever booked, oldest booking first."""
 
     def borrowed_leases(self, pools: Iterable[str]) -> list[Lease]:
         """Live leases of these pools that are not guaranteed."""
@@ -116,7 +123,7 @@ class Running:
     main: bool = True
     """False for what a server left behind (a kernel whose server is gone)."""
     node: str | None = None
-    labels: Mapping[str, str] | None = None
+    labels: Mapping[str, Any] | None = None
 
 
 class World(Protocol):

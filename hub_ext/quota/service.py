@@ -24,8 +24,11 @@ from hub_ext.quota.model import SERVER, Ask, Grant, Lease, LeaseState, Node, Pol
 from hub_ext.quota.policy import Snapshot, decide, first_end
 from hub_ext.quota.ports import Store, Transaction
 from hub_ext.quota.simulate import plain
+from hub_ext.quota.sums import Sums
 
 ResultT = TypeVar("ResultT")
+Change = Callable[[Ledger, Lease, Instant], Lease]
+"""One change of a lease through the ledger, at an instant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +85,18 @@ class Admission:
                 return Answer(_as_decision(existing), txn.policy, now, existing)
             # 2. A new start of a server takes over what that server still holds.
             own = txn.live_leases(person=ask.person)
-            for lease in own:
-                if ask.kind == SERVER and lease.kind == SERVER and lease.server == ask.server:
-                    self._release(txn, lease, _last_alive(lease, now), why="taken-over")
-            own = [lease for lease in own if (lease.kind, lease.server) != (SERVER, ask.server)]
+            if ask.kind == SERVER:
+                former = [held for held in own if (held.kind, held.server) == (SERVER, ask.server)]
+                for held in former:
+                    self._release(txn, held, _last_alive(held, now), why="taken-over")
+                own = [held for held in own if held not in former]
             # 3. Decide on a snapshot.
             ledger = txn.ledger(_path(txn.policy, ask.pool), [ask.person])
             nodes = txn.nodes()
             snapshot = Snapshot(ledger.tree, ledger.sums, nodes, ledger.grants, {person.name: person}, own)
-            decision = decide(snapshot, ask, now)
+            decision: Decision = decide(snapshot, ask, now)
             # 4. Book, with devices where this machine's are handed out here.
-            lease = None
+            lease: Lease | None = None
             if isinstance(decision, Admit):
                 devices = _devices(txn, nodes, decision.node, ask)
                 if devices is None:
@@ -138,11 +142,11 @@ class Admission:
 
     async def running(self, lease_id: str, handle: str, node: str | None = None) -> Lease | None:
         """What the lease pays for runs since now."""
-        return await self.in_thread(self.change, lease_id, lambda ledger, lease, now: ledger.run(lease, now, handle=handle, node=node))
+        return await self.in_thread(self.change, lease_id, run(handle, node))
 
     async def ending(self, lease_id: str, who: str, why: str) -> Lease | None:
         """A stop was ordered; the lease counts until what ran is seen gone."""
-        return await self.in_thread(self.change, lease_id, lambda ledger, lease, now: ledger.end(lease, now, who=who, why=why))
+        return await self.in_thread(self.change, lease_id, end(who, why))
 
     async def release(self, lease_id: str, *, who: str = "", why: str = "") -> Lease | None:
         """What the lease ran is gone now, or never ran."""
@@ -156,7 +160,7 @@ class Admission:
             return self._release(txn, lease, self._now(txn) if at is None else at, who=who, why=why)
 
     def change(
-        self, lease_id: str, change: Callable[[Ledger, Lease, Instant], Lease], expected: LeaseState | None = None
+        self, lease_id: str, change: Change, expected: LeaseState | None = None
     ) -> Lease | None:
         """Put one change through the ledger; None where there is no such live lease (in the expected state)."""
         with self.store.booking() as txn:
@@ -183,13 +187,11 @@ class Admission:
         """Put a policy in force: refold every sum under it. Returns the leases that became guaranteed."""
         with self.store.booking() as txn:
             now = self._now(txn)
-            old = txn.ledger(None)
-            grants = txn.grants()
-            sums = refold(policy, txn.live_leases(), txn.charges(), old.sums, grants, since=now)
+            kept = txn.ledger(None).sums if txn.policy_digest else Sums()
+            sums = refold(policy, txn.live_leases(), txn.charges(), kept, txn.grants(), since=now)
             txn.put_policy(text, policy, sums, now=now, who=who)
-        with self.store.booking() as txn:
             ledger = txn.ledger(None)
-            promoted = ledger.promote(txn.borrowed_leases(txn.policy.pools), now)
+            promoted = ledger.promote(txn.borrowed_leases(policy.pools), now)
             txn.save(ledger, promoted)
             return promoted
 
@@ -226,6 +228,24 @@ class Admission:
     def _now(self, txn: Transaction) -> Instant:
         """Never before the newest entry: a clock that was set back charges nothing twice."""
         return max(self.clock.now(), txn.latest())
+
+
+def run(handle: str, node: str | None = None, *, at: Instant | None = None, who: str = "") -> Change:
+    """What the lease pays for runs, since `at` or now."""
+
+    def change(ledger: Ledger, lease: Lease, now: Instant) -> Lease:
+        return ledger.run(lease, now if at is None else at, handle=handle, node=node, who=who)
+
+    return change
+
+
+def end(who: str, why: str) -> Change:
+    """A stop was ordered."""
+
+    def change(ledger: Ledger, lease: Lease, now: Instant) -> Lease:
+        return ledger.end(lease, now, who=who, why=why)
+
+    return change
 
 
 def _path(policy: Policy, pool: str) -> tuple[str, ...]:

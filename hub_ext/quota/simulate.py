@@ -17,10 +17,10 @@ from hub_ext.core.decision import Admit, Code, Decision, verdict
 from hub_ext.core.people import Person
 from hub_ext.quota.budget import BudgetOf, BudgetState
 from hub_ext.quota.fairshare import share
-from hub_ext.quota.ledger import Ledger, find_budget, is_guaranteed, refold
-from hub_ext.quota.model import Ask, Grant, Lease, LeaseState, Policy
+from hub_ext.quota.ledger import Ledger, find_budget, refold
+from hub_ext.quota.model import Ask, Grant, Lease, Policy
 from hub_ext.quota.overrun import overrun_cuts, overrun_due
-from hub_ext.quota.policy import Snapshot, cost_of, decide, decide_extension, first_end, lender, pick_node
+from hub_ext.quota.policy import Snapshot, cost_of, decide, decide_extension, first_end, pick_node
 from hub_ext.quota.scenario import (
     AskEvent,
     CancelEvent,
@@ -267,27 +267,17 @@ class _Run:
     def _record(self, fact: LeaseFact) -> Lease:
         snapshot = self._snapshot(fact.person)
         ask = Ask(fact.id, fact.person, fact.pool, fact.amounts, kind=fact.kind, server=fact.id)
-        guaranteed = is_guaranteed(self.ledger.tree, self.ledger.sums, ask) if fact.borrowed is None else not fact.borrowed
+        guaranteed = self.ledger.would_be_guaranteed(ask) if fact.borrowed is None else not fact.borrowed
         ends = fact.ends if fact.ends is not None else max(self.now, fact.started + self.policy.session(fact.pool).max)
-        lease = Lease(
-            id=fact.id,
-            person=fact.person,
-            pool=fact.pool,
-            path=self.policy.path(fact.pool),
-            amounts=dict(fact.amounts),
-            kind=fact.kind,
-            guaranteed=guaranteed,
-            lender=None if guaranteed else lender(snapshot, ask),
-            cost=cost_of(self.policy, ask, guaranteed=guaranteed),
-            booked_at=fact.started,
+        return self.ledger.adopt(
+            ask,
+            self.now,
             started_at=fact.started,
             ends_at=ends,
-            charged_until=self.now,
-            state=LeaseState.RUNNING,
-            server=fact.id,
+            cost=cost_of(self.policy, ask, guaranteed=guaranteed),
             node=fact.node or pick_node(snapshot, ask),
+            guaranteed=guaranteed,
         )
-        return self.ledger.record(lease, self.now)
 
     def _release(self, lease: Lease, why: str) -> None:
         if lease.live:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date
-from functools import cached_property
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -139,30 +138,35 @@ class SqlTransaction:
         self._connection = connection
         self._policy_of = policy_of
         self._may_write = may_write
+        self._policy: Policy | None = None
+        self._digest: str | None = None
         self._saves = 0
         self._stored_grants: set[str] = set()
 
     # -- the policy in force ------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def policy(self) -> Policy:
         """Raises BadInput where no policy was ever put in force; `policy_digest` is empty then."""
-        number, digest = self._newest_policy
-        if not number:
-            raise BadInput("no policy was put in force in this database yet; load one first")
-        text = select(tables.policies.c.text).where(tables.policies.c.id == number)
-        return self._policy_of(digest, lambda: self._connection.execute(text).scalar_one())
+        if self._policy is None:
+            columns = tables.policies.c
+            number, digest = self._newest_policy()
+            if not number:
+                raise BadInput("no policy was put in force in this database yet; load one first")
+            text = select(columns.text).where(columns.id == number)
+            self._policy = self._policy_of(digest, lambda: str(self._connection.execute(text).scalar_one()))
+        return self._policy
 
-    @cached_property
+    @property
     def policy_digest(self) -> str:
-        return self._newest_policy[1]
+        if self._digest is None:
+            _, self._digest = self._newest_policy()
+        return self._digest
 
-    @cached_property
     def _newest_policy(self) -> tuple[int, str]:
         columns = tables.policies.c
-        row = self._connection.execute(
-            select(columns.id, columns.digest).order_by(columns.id.desc()).limit(1)
-        ).first()
+        newest = select(columns.id, columns.digest).order_by(columns.id.desc()).limit(1)
+        row = self._connection.execute(newest).first()
         return (row.id, row.digest) if row else (0, "")
 
     def put_policy(self, text: str, policy: Policy, sums: Sums, *, now: Instant, who: str) -> None:
@@ -173,8 +177,7 @@ class SqlTransaction:
         self._connection.execute(delete(tables.sums).where(tables.sums.c.kind.not_in(KEPT_BY_REFOLD)))
         self._write_sums(dict(sums.items()))
         self._saves += 1
-        self.__dict__.pop("_newest_policy", None)
-        self.policy, self.policy_digest = policy, digest
+        self._policy, self._digest = policy, digest
 
     # -- ledger and leases ----------------------------------------------------------------------------------
 
@@ -246,6 +249,9 @@ class SqlTransaction:
         if pools is not None:
             conditions.append(tables.leases.c.pool.in_(sorted(set(pools))))
         return self._leases(*conditions)
+
+    def all_leases(self) -> list[Lease]:
+        return self._leases()
 
     def borrowed_leases(self, pools: Iterable[str]) -> list[Lease]:
         return self._leases(tables.borrowed, tables.leases.c.pool.in_(sorted(set(pools))))

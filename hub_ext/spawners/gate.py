@@ -16,8 +16,8 @@ from traitlets import Unicode
 
 from hub_ext.core.decision import Admit, Decision, Refuse, Wait
 from hub_ext.core.errors import BadInput, HubError, StoreUnavailable
-from hub_ext.profiles.selection import BadSelection, from_form
-from hub_ext.profiles.service import Chosen, Profiles
+from hub_ext.language import Language
+from hub_ext.profiles.service import BadSelection, Chosen, Profiles, from_form
 from hub_ext.quota.model import Lease
 from hub_ext.quota.service import Admission, Answer
 
@@ -27,12 +27,12 @@ RETRY_SECONDS = 60
 class Words(Protocol):
     """How the gate speaks to people; every text in the language of their request."""
 
-    def language(self, spawner: Any) -> str: ...
+    def language(self, spawner: Any) -> Language: ...
 
-    def decision(self, answer: Answer, language: str) -> tuple[str, str]:
+    async def decision(self, answer: Answer, chosen: Chosen, language: Language) -> tuple[str, str]:
         """The sentence as plain text, and as HTML with what would be possible instead."""
 
-    def trouble(self, error: HubError, language: str) -> tuple[str, str]:
+    def trouble(self, error: HubError, language: Language) -> tuple[str, str]:
         """A foreseen fault (database away, bad choice) as plain text and as HTML."""
 
     async def form(self, spawner: Any) -> str:
@@ -99,7 +99,7 @@ class GateMixin(Spawner):
         except HubError as error:
             raise _trouble(error, *gate.words.trouble(error, language)) from None
         if answer.lease is None:
-            raise _no(answer.decision, *gate.words.decision(answer, language))
+            raise _no(answer.decision, *await gate.words.decision(answer, chosen, language))
         # 3. From here on the post-stop hook gives the lease back, whatever happens.
         self.lease_id, self.lease, self.chosen = answer.lease.id, answer.lease, chosen
         self._say("admitted", lease=answer.lease.id, pool=answer.lease.pool, guaranteed=answer.lease.guaranteed)
@@ -125,6 +125,9 @@ class GateMixin(Spawner):
         self._stop_ordered = True
         await super().stop(now)
 
+    async def poll(self) -> Any:
+        return await super().poll()
+
     async def run_post_stop_hook(self) -> Any:
         """The method and not the trait, which a site may set: gives the lease back after every stop and failed start."""
         try:
@@ -136,7 +139,7 @@ class GateMixin(Spawner):
                 await hook
 
     async def _give_back(self, gate: Gate) -> None:
-        lease_id, why = self.lease_id, "stopped" if self._stop_ordered else "died"
+        lease_id, why = self.lease_id, self._why_it_ended()
         try:
             await gate.admission.ending(lease_id, self.user.name, why)
             if await self.is_gone():
@@ -144,6 +147,13 @@ class GateMixin(Spawner):
         except StoreUnavailable as error:
             # Nothing is lost: reconcile sees that nothing runs any more, and charges until it was last seen.
             self.log.warning("Lease %s is given back later by reconcile: %s", lease_id, error)
+
+    def _why_it_ended(self) -> str:
+        """A reason the clock or an operator wrote down before counts more than this one."""
+        starting = self._spawn_future is not None and not self._spawn_future.done()
+        if starting:
+            return "start-failed"
+        return "stopped" if self._stop_ordered else "died"
 
     async def is_gone(self) -> bool:
         """Whether what the lease ran is seen gone; for the spawner class to say."""

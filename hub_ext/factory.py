@@ -1,0 +1,160 @@
+"""The composition root: what hub, clock and command line are made of, from the same settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+
+from hub_ext.auth.claims import Identity
+from hub_ext.auth.document import load_identity
+from hub_ext.auth.roles import ROLES
+from hub_ext.core.clock import SystemClock
+from hub_ext.core.errors import FaultyDocument
+from hub_ext.db.engine import make_engine
+from hub_ext.desk.clockwork import Clockwork
+from hub_ext.desk.hub_api import HubServers
+from hub_ext.profiles.catalogue import Catalogue
+from hub_ext.profiles.loader import Known, load_profiles
+from hub_ext.profiles.service import Profiles
+from hub_ext.quota.document import load_policy, parse_policy
+from hub_ext.quota.model import Lease, Node, Policy
+from hub_ext.quota.service import Admission
+from hub_ext.quota.store import SqlStore
+from hub_ext.settings import Secrets, Settings, load_secrets
+from hub_ext.spawners.inventory import this_machine
+from hub_ext.spawners.limits import Limits, find_limits
+from hub_ext.spawners.processes import LocalWorld
+
+
+@dataclass
+class Documents:
+    """The operator's documents, all without a fault."""
+
+    policy: Policy
+    policy_text: str
+    identity: Identity
+    catalogue: Catalogue
+
+
+def load_documents(settings: Settings) -> Documents:
+    """Read policy, profiles and identity. Raises FaultyDocument with the faults of all of them."""
+    faults = []
+    policy: Policy | None = None
+    try:
+        policy = load_policy(settings.policy_file)
+    except FaultyDocument as error:
+        faults += error.faults
+    pools = set(policy.pools) if policy else None
+    identity = profiles = None
+    try:
+        identity = load_identity(settings.identity_file, pools)
+    except FaultyDocument as error:
+        faults += error.faults
+    try:
+        if policy is not None:
+            profiles = load_profiles(settings.profiles_dir, Known(tuple(policy.gpu_classes), tuple(ROLES), pools))
+    except FaultyDocument as error:
+        faults += error.faults
+    if faults or policy is None or identity is None or profiles is None:
+        raise FaultyDocument(faults)
+    return Documents(policy, settings.policy_file.read_text(encoding="utf-8"), identity, Catalogue.of(profiles))
+
+
+class Factory:
+    """Makes each part once, when it is first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def secrets(self) -> Secrets:
+        return load_secrets(self.settings)
+
+    @cached_property
+    def documents(self) -> Documents:
+        return load_documents(self.settings)
+
+    @cached_property
+    def store(self) -> SqlStore:
+        store = SqlStore(make_engine(self.settings.ledger_url), load_policy=parse_policy)
+        store.check_schema()
+        return store
+
+    @cached_property
+    def admission(self) -> Admission:
+        return Admission(self.store, SystemClock())
+
+    @cached_property
+    def profiles(self) -> Profiles:
+        return Profiles(self.admission, self.documents.catalogue)
+
+    @cached_property
+    def world(self) -> LocalWorld:
+        return LocalWorld(self.settings.state_dir)
+
+    @cached_property
+    def limits(self) -> Limits:
+        """None are set where the node is simulated: its sizes are not this machine's."""
+        return Limits() if self.settings.simulated_node is not None else find_limits(self.settings.state_dir)
+
+    def node(self, policy: Policy) -> Node:
+        settings = self.settings
+        return this_machine(
+            policy.gpu_classes, simulated_gpus=settings.simulated_gpus, simulated_node=settings.simulated_node
+        )
+
+    def servers(self) -> HubServers:
+        return HubServers(self.hub_api_url, self.secrets.clock_token)
+
+    @property
+    def hub_api_url(self) -> str:
+        return f"http://127.0.0.1:{self.secrets.hub_port}/hub/api"
+
+    def clockwork(self) -> Clockwork:
+        watcher = PolicyFile(self.settings, self.admission, self)
+        return Clockwork(self.admission, self.world, self.servers(), reload=watcher.reload)
+
+    def put_in_force(self, documents: Documents, *, who: str) -> list[Lease]:
+        """Make these documents the ones in force: policy, people and this machine's sizes."""
+        promoted: list[Lease] = []
+        with self.store.reading() as txn:
+            known = txn.policy_digest
+        if known != digest(documents.policy_text):
+            promoted = self.admission.load_policy(documents.policy_text, documents.policy, who=who)
+        self.admission.put_nodes([self.node(documents.policy)])
+        return promoted
+
+
+class PolicyFile:
+    """Watches the policy file; a version with a fault changes nothing and is told once."""
+
+    def __init__(self, settings: Settings, admission: Admission, factory: Factory) -> None:
+        self.path = settings.policy_file
+        self.admission = admission
+        self.factory = factory
+        self._seen: bytes | None = None
+
+    def reload(self) -> bool:
+        """Whether a changed policy was put in force. Raises FaultyDocument for one with a fault, each time anew."""
+        try:
+            raw = self.path.read_bytes()
+        except OSError:
+            raw = b""
+        if raw == self._seen:
+            return False
+        with self.admission.store.reading() as txn:
+            in_force = txn.policy_digest
+        if in_force != digest(raw.decode("utf-8", "replace")):
+            self._seen = raw  # a faulty text is complained of once, not at each tick
+            policy = load_policy(self.path)
+            self.admission.load_policy(raw.decode("utf-8"), policy, who="policy file")
+            self.admission.put_nodes([self.factory.node(policy)])
+            return True
+        self._seen = raw
+        return False
+
+
+def digest(text: str) -> str:
+    """How the store names a policy's text."""
+    return sha256(text.encode("utf-8")).hexdigest()
