@@ -29,6 +29,7 @@ from hub_ext.spawners.local import GatedLocalSpawner
 
 START_SECONDS = 60
 POLL_SECONDS = 5
+ROUTES_SECONDS = 5
 
 
 def configure(c: Any, settings: Settings) -> None:
@@ -65,6 +66,8 @@ def _hub(c: Any, settings: Settings, factory: Factory) -> None:
     hub.cleanup_servers = False
     hub.cleanup_proxy = False
     c.ConfigurableHTTPProxy.should_start = False
+    # How soon a proxy that was started again knows the running servers.
+    hub.last_activity_interval = ROUTES_SECONDS
     c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{secrets.proxy_api_port}"
     c.ConfigurableHTTPProxy.auth_token = secrets.proxy_token
     # Ours is `starts-busy`, which says why and when; the hub's 429 would come before any gate.

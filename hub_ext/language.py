@@ -35,7 +35,8 @@ LOCALE: Final = Path(__file__).parent / "locale"
 
 _LONGEST_HEADER = 1000
 _RANGE = re.compile(
-    r"\s*(\*|[a-z]{1,8}(?:-[a-z0-9]{1,8})*)\s*(?:;\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*)?", re.IGNORECASE | re.ASCII
+    r"\s*(\*|[a-z]{1,8}(?:-[a-z0-9]{1,8})*)\s*(?:;\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)\s*)?",
+    re.IGNORECASE | re.ASCII,
 )
 _DATE: Final[Mapping[Language, str]] = {"en": "EEE d MMM", "ko": "M월 d일(EEE)"}
 _DATE_WITH_YEAR: Final[Mapping[Language, str]] = {"en": "EEE d MMM y", "ko": "y년 M월 d일(EEE)"}

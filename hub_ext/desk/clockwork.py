@@ -9,21 +9,22 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
 from hub_ext.core.clock import MINUTE, Instant
 from hub_ext.core.decision import Code
-from hub_ext.core.errors import FaultyDocument, HubError
-from hub_ext.quota.ledger import EntryKind, Ledger, charged_pool
-from hub_ext.quota.model import SERVER, Ask, Lease, LeaseState
+from hub_ext.core.errors import BadInput, FaultyDocument, HubError
+from hub_ext.desk.adoption import adoptable
+from hub_ext.quota.ledger import Entry, EntryKind, Ledger, charged_pool
+from hub_ext.quota.model import Lease, LeaseState
 from hub_ext.quota.overrun import overrun_cuts
 from hub_ext.quota.policy import cost_of
-from hub_ext.quota.ports import Running, Servers, World
+from hub_ext.quota.ports import Running, Servers, Transaction, World
 from hub_ext.quota.reconcile import Adopt, Instruction, Release, Seen, SetRunning, StopRunning, reconcile
-from hub_ext.quota.service import Admission, end, run
+from hub_ext.quota.service import Admission, Change, end, run
 
 log = structlog.get_logger("hub_ext.clock")
 
@@ -33,8 +34,17 @@ CHARGE_AFTER = MINUTE
 LEADER = "clock"
 LEADER_SECONDS = 10
 HUB_SILENT = 2 * MINUTE
-"""What should have ended is ended without the hub once it has been silent for so long."""
-ENDED, ENDS_SOON = "ended", "ends-soon"
+"""What should have ended is ended without the hub once it has been silent, or has not managed it, for so long."""
+ENDED, ENDS_SOON, ORPHAN = "ended", "ends-soon", "orphan"
+MOVES_END = (EntryKind.NOTICED, EntryKind.EXTENDED, EntryKind.WITHDRAWN)
+
+
+@dataclass
+class Order:
+    """A stop that was ordered: since when, and when it was last given to somebody who took it."""
+
+    since: Instant
+    taken: Instant | None = None
 
 
 @dataclass
@@ -46,9 +56,14 @@ class Clockwork:
     servers: Servers
     reload: Callable[[], bool] = lambda: False
     holder: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
-    _asked_to_stop: dict[str, Instant] = field(default_factory=dict)
-    _hub_seen: Instant | None = None
-    _said: str = ""
+    _leads_since: Instant | None = None
+    """When leadership was last taken or renewed; None while another clock leads."""
+    _orders: dict[str, Order] = field(default_factory=dict)
+    _gone: dict[str, Instant] = field(default_factory=dict)
+    """Since when what a lease ran is seen gone, while it is not released yet."""
+    _hub_silent_since: Instant | None = None
+    _said: dict[str, str] = field(default_factory=dict)
+    """What was complained of last, by what it is about, while it goes on."""
 
     def run(self, stop: threading.Event, *, seconds: float = TICK_SECONDS) -> None:
         """Tick until `stop` is set."""
@@ -66,26 +81,54 @@ class Clockwork:
         if not self._lead():
             return False
         for step in (self.reload_policy, self.reconcile, self.keep_accounts, self.stop_ended):
-            try:
-                step()
-            except FaultyDocument as error:
-                self._say_once(f"the policy stays as it was: {error}")
-            except HubError as error:
-                self._say_once(f"{step.__name__}: {error}")
+            if not self._still_leads():
+                return False
+            self._do(step)
         return True
 
+    def _do(self, step: Callable[[], None]) -> None:
+        """A step that fails keeps no other one from being done."""
+        name = step.__name__
+        try:
+            step()
+        except FaultyDocument as error:
+            self._say_once(name, f"the policy stays as it was: {error}")
+        except HubError as error:
+            self._say_once(name, f"{name}: {error}")
+        except Exception as error:  # a mistake of ours, in one step only
+            if self._say_once(name, f"{name}: {error!r}"):
+                log.exception("this is a mistake in the program")
+        else:
+            self._said.pop(name, None)
+
     def _lead(self) -> bool:
+        now = self.admission.clock.now()
         try:
             with self.admission.store.booking() as txn:
-                return txn.take_leadership(LEADER, self.holder, self.admission.clock.now(), LEADER_SECONDS)
+                leads = txn.take_leadership(LEADER, self.holder, now, LEADER_SECONDS)
         except HubError as error:
-            self._say_once(f"the clock stands still: {error}")
+            self._say_once(LEADER, f"the clock stands still: {error}")
             return False
+        self._said.pop(LEADER, None)
+        if leads and self._leads_since is None:
+            # What was seen before another clock led is no longer true.
+            self._orders, self._gone, self._hub_silent_since = {}, {}, None
+        self._leads_since = now if leads else None
+        return leads
 
-    def _say_once(self, text: str) -> None:
-        if text != self._said:
-            log.warning(text)
-        self._said = text
+    def _still_leads(self) -> bool:
+        """Renews the leadership before a long tick outlasts it: two clocks never act at once."""
+        now = self.admission.clock.now()
+        fresh = self._leads_since is not None and 0 <= now - self._leads_since < LEADER_SECONDS // 2
+        return fresh or self._lead()
+
+    def _say_once(self, about: str, text: str) -> bool:
+        """Whether it is news."""
+        if self._said.get(about) == text:
+            return False
+        self._said[about] = text
+        log.warning(text)
+        return True
 
     # -- 1. the policy ------------------------------------------------------------------------------------------
 
@@ -101,24 +144,43 @@ class Clockwork:
         with self.admission.store.reading() as txn:
             leases = txn.live_leases()
         world = self.world.running()
-        known = self._known_servers(now) if leases or world else {}
+        if not leases and not world:
+            self._gone, self._hub_silent_since = {}, None
+            return
+        known = self._known_servers(now)
         live = {lease.id for lease in leases}
         with self.admission.store.reading() as txn:
-            others = {running.lease: txn.lease(running.lease) for running in world if running.lease not in live}
+            others = {
+                running.lease: txn.lease(running.lease) for running in world if running.lease not in live
+            }
         released = frozenset(name for name, lease in others.items() if lease is not None and not lease.live)
         started_meanwhile = {name for name, lease in others.items() if lease is not None and lease.live}
-        looked_at = [running for running in world if running.lease not in started_meanwhile]
+        # What a server started shares its fate: only what it left behind is looked at by itself.
+        mains = {running.lease for running in world if running.main}
+        looked_at = [
+            running
+            for running in world
+            if running.lease not in started_meanwhile and (running.main or running.lease not in mains)
+        ]
         instructions = reconcile(leases, released, looked_at, known, now)
+        gone = {one.lease.id for one in instructions if isinstance(one, Release)}
+        self._gone = {lease: since for lease, since in self._gone.items() if lease in gone}
         self._mark_seen([one.lease for one in instructions if isinstance(one, Seen)], now)
         for instruction in instructions:
+            if not self._still_leads():
+                return
             self._enact(instruction)
 
     def _known_servers(self, now: Instant) -> dict[tuple[str, str], str | None] | None:
         try:
             known = self.servers.active()
-        except HubError:
+        except HubError as error:
+            self._say_once("hub", f"the hub cannot be asked: {error}")
+            if self._hub_silent_since is None:
+                self._hub_silent_since = now
             return None
-        self._hub_seen = now
+        self._said.pop("hub", None)
+        self._hub_silent_since = None
         return known
 
     def _mark_seen(self, leases: Sequence[Lease], now: Instant) -> None:
@@ -131,11 +193,14 @@ class Clockwork:
             case SetRunning(lease, running, at):
                 change = run(running.handle, at=at, who=LEADER)
                 self.admission.change(lease.id, change, expected=LeaseState.BOOKED)
+            case Release(lease, _, why) if why == ORPHAN:
+                # Its process was just told to end: the next look sees whether it did.
+                self.admission.change(lease.id, end(LEADER, why), expected=lease.state)
             case Release(lease, at, why):
-                current = self._current(lease)
-                if current is not None:
+                gone_at = self._gone_since(lease, at) if self._current(lease) is not None else None
+                if gone_at is not None:
                     log.info("released", lease=lease.id, person=lease.person, server=lease.server, why=why)
-                    self.admission.release_now(lease.id, LEADER, why, at)
+                    self.admission.release_now(lease.id, LEADER, why, gone_at)
             case StopRunning(running):
                 log.info("ended what no lease stands for", lease=running.lease, handle=running.handle)
                 self.world.stop(running)
@@ -143,6 +208,15 @@ class Clockwork:
                 self._adopt(running)
             case Seen():
                 pass
+
+    def _gone_since(self, lease: Lease, at: Instant) -> Instant | None:
+        """When what ran was first seen gone; None at the first look.
+
+        The hub that stopped a server writes down why right after: let it.
+        """
+        first = lease.id not in self._gone
+        since = self._gone.setdefault(lease.id, at)
+        return None if first and lease.state is LeaseState.RUNNING else since
 
     def _current(self, lease: Lease) -> Lease | None:
         """The lease, unless it changed since it was looked at: then the next tick looks again."""
@@ -153,29 +227,29 @@ class Clockwork:
 
     def _adopt(self, running: Running) -> None:
         """Book what runs with our labels and is in no ledger as it stands, also above quota."""
-        facts = dict(running.labels or {})
         with self.admission.store.booking() as txn:
-            policy = txn.policy
-            pool, person = str(facts.get("pool", "")), str(facts.get("person", ""))
-            if pool not in policy.pools:
-                log.warning("cannot adopt: its pool is not in the policy", lease=running.lease, pool=pool)
+            if txn.lease(running.lease) is not None:
                 return
-            amounts = {str(name): int(amount) for name, amount in (facts.get("amounts") or {}).items()}
+            policy = txn.policy
             now = max(self.admission.clock.now(), txn.latest())
-            ask = Ask(running.lease, person, pool, amounts, SERVER, facts.get("profile"), server=str(facts.get("server", "")))
-            ledger = txn.ledger(policy.path(pool), [person])
+            try:
+                found = adoptable(running, policy, now)
+            except BadInput as error:
+                self._say_once(running.lease, f"lease {running.lease} runs and cannot be adopted: {error}")
+                return
+            ledger = txn.ledger(policy.path(found.ask.pool), [found.ask.person])
             lease = ledger.adopt(
-                ask,
+                found.ask,
                 now,
                 started_at=min(now, running.started_at),
-                ends_at=int(facts.get("ends_at") or now + policy.session(pool).max),
-                cost=cost_of(policy, ask, guaranteed=ledger.would_be_guaranteed(ask)),
+                ends_at=found.ends_at,
+                cost=cost_of(policy, found.ask, guaranteed=ledger.would_be_guaranteed(found.ask)),
                 handle=running.handle,
                 node=running.node,
-                devices=tuple(facts.get("devices") or ()),
+                devices=found.devices,
             )
             txn.save(ledger, [lease])
-        log.warning("adopted a server that the ledger did not know", lease=lease.id, person=person)
+        log.warning("adopted a server that the ledger did not know", lease=lease.id, person=lease.person)
 
     # -- 3. hours and notices, in one transaction ------------------------------------------------------------------
 
@@ -200,40 +274,79 @@ class Clockwork:
     # -- 4. ends ---------------------------------------------------------------------------------------------------
 
     def stop_ended(self) -> None:
-        """Stop what is over through the hub; without it, when it has been silent for long."""
+        """Stop what is over through the hub; without it, when that has been in vain for long."""
         now = self.admission.clock.now()
         with self.admission.store.reading() as txn:
-            started = [lease for lease in txn.live_leases() if lease.started_at is not None]
-        for lease in started:
+            leases = txn.live_leases()
+        ending = {lease.id for lease in leases if lease.state is LeaseState.ENDING}
+        for over in self._orders.keys() - ending:
+            del self._orders[over]
+            self._said.pop(over, None)
+        for lease in leases:
+            if not self._still_leads():
+                return
             if lease.state is LeaseState.RUNNING and lease.ends_at <= now:
-                why = Code.BUDGET_SPENT.value if self._ran_out(lease) else ENDED
-                self.admission.change(lease.id, end(LEADER, why), expected=LeaseState.RUNNING)
-                self._order_stop(lease, now)
+                ended = self.admission.change(
+                    lease.id, _end_what_is_over(self._why(lease)), LeaseState.RUNNING
+                )
+                if ended is not None and ended.state is LeaseState.ENDING:
+                    self._order_stop(ended, now)
             elif lease.state is LeaseState.ENDING:
                 self._order_stop(lease, now)
 
-    def _ran_out(self, lease: Lease) -> bool:
+    def _why(self, lease: Lease) -> str:
+        """What last moved its end: hours that ran out, or nothing but time."""
         with self.admission.store.reading() as txn:
-            entries = [entry for _, entry in txn.entries(lease=lease.id)]
-        return any(entry.kind is EntryKind.NOTICED and entry.why == Code.BUDGET_SPENT.value for entry in entries)
+            moves = [entry.why for entry in _entries(txn, lease) if entry.kind in MOVES_END]
+        return Code.BUDGET_SPENT.value if moves and moves[-1] == Code.BUDGET_SPENT.value else ENDED
 
     def _order_stop(self, lease: Lease, now: Instant) -> None:
-        asked = self._asked_to_stop.get(lease.id)
-        if asked is not None and now - asked < MINUTE:
+        order = self._orders.setdefault(lease.id, Order(now))
+        if order.taken is not None and now - order.taken < MINUTE:
             return
+        # Between the look and now its server may have been started anew, under another lease.
+        if self._current(lease) is None:
+            return
+        silent = self._hub_silent_since
+        patient = now - (order.since if silent is None else min(order.since, silent)) < HUB_SILENT
+        # A hub that is silent is not asked once more for each lease: every answer would be waited for in vain.
+        if patient and (silent is not None or self._hub_took(lease, order, now)):
+            return
+        self._stop_without_hub(lease)
+        order.taken = now
+
+    def _hub_took(self, lease: Lease, order: Order, now: Instant) -> bool:
+        """False where the hub knows of no such server; an order that it could not take stays for the next tick."""
         try:
-            if self.servers.stop(lease.person, lease.server):
-                self._asked_to_stop[lease.id] = now
-                return
+            if not self.servers.stop(lease.person, lease.server):
+                return False
+            order.taken = now
         except HubError as error:
-            silent = now - (self._hub_seen if self._hub_seen is not None else lease.ends_at)
-            if silent < HUB_SILENT:
-                self._say_once(f"a server that is over cannot be stopped yet: {error}")
-                return
+            self._say_once(lease.id, f"a server that is over cannot be stopped yet: {error}")
+        return True
+
+    def _stop_without_hub(self, lease: Lease) -> None:
         for running in self.world.running():
             if running.lease == lease.id:
+                log.info("ended without the hub", lease=lease.id, person=lease.person, handle=running.handle)
                 self.world.stop(running)
                 return
+
+
+def _end_what_is_over(why: str) -> Change:
+    """The end may have moved since it was looked at."""
+
+    def change(ledger: Ledger, lease: Lease, now: Instant) -> Lease:
+        return end(LEADER, why)(ledger, lease, now) if lease.ends_at <= now else lease
+
+    return change
+
+
+def _entries(txn: Transaction, lease: Lease) -> Iterator[Entry]:
+    after = 0
+    while page := txn.entries(after=after, lease=lease.id):
+        yield from (entry for _, entry in page)
+        after = page[-1][0]
 
 
 def _charge(ledger: Ledger, leases: Iterable[Lease]) -> dict[str, Lease]:
@@ -246,9 +359,10 @@ def _charge(ledger: Ledger, leases: Iterable[Lease]) -> dict[str, Lease]:
 
 
 def _cut_overruns(ledger: Ledger, leases: Iterable[Lease], now: Instant) -> dict[str, Lease]:
+    running = [lease for lease in leases if lease.state is LeaseState.RUNNING]
     return {
         lease.id: ledger.notice(lease, ends_at, now, who=LEADER, why=Code.BUDGET_SPENT.value)
-        for lease, ends_at, _facts in overrun_cuts(ledger.budgets, list(leases), now)
+        for lease, ends_at, _facts in overrun_cuts(ledger.budgets, running, now)
     }
 
 
@@ -258,7 +372,11 @@ def _remind(ledger: Ledger, leases: Iterable[Lease], now: Instant) -> dict[str, 
     for lease in leases:
         pool = charged_pool(policy, lease)
         notice = policy.session(pool).notice if pool else 0
-        due = lease.state is LeaseState.RUNNING and lease.noticed_at is None and now < lease.ends_at <= now + notice
+        due = (
+            lease.state is LeaseState.RUNNING
+            and lease.noticed_at is None
+            and now < lease.ends_at <= now + notice
+        )
         if due:
             reminded[lease.id] = ledger.notice(lease, lease.ends_at, now, who=LEADER, why=ENDS_SOON)
     return reminded

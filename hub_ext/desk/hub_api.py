@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from urllib.parse import quote
 
 import httpx
@@ -10,10 +11,22 @@ from hub_ext.core.errors import HubError
 
 PAGE = 200
 """Users per answer: the most the hub gives."""
+LOOKS = 5
+"""How often the list is read from its beginning when it changes while it is read."""
+
+Known = dict[tuple[str, str], str | None]
 
 
 class HubAway(HubError):
-    """The hub did not answer; nothing is concluded from that."""
+    """The hub did not answer, or not with what was asked for; nothing is concluded from that."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    people: list[str]
+    servers: Known
+    following: int | None
+    """Where the next page begins."""
 
 
 class HubServers:
@@ -24,36 +37,77 @@ class HubServers:
             "Authorization": f"token {token}",
             "Accept": "application/jupyterhub-pagination+json",
         }
-        self._client = httpx.Client(base_url=api_url.rstrip("/"), headers=headers, timeout=seconds, trust_env=False)
+        self._client = httpx.Client(
+            base_url=api_url.rstrip("/"), headers=headers, timeout=seconds, trust_env=False
+        )
 
-    def active(self) -> dict[tuple[str, str], str | None]:
-        found: dict[tuple[str, str], str | None] = {}
-        offset: int | None = 0
-        while offset is not None:
-            answer = self._call("GET", "/users", params={"state": "active", "limit": PAGE, "offset": offset}).json()
-            for user in answer["items"]:
-                for name, server in (user.get("servers") or {}).items():
-                    found[(user["name"], name)] = server.get("pending")
-            following = answer["_pagination"].get("next")
-            offset = following["offset"] if following else None
-        return found
+    def active(self) -> Known:
+        for _ in range(LOOKS):
+            found = self._all_pages()
+            if found is not None:
+                return found
+        raise HubAway("The hub's list of people changed each time while it was read")
 
     def stop(self, person: str, server: str) -> bool:
-        path = f"/users/{quote(person, safe='')}/server"
-        if server:
-            path = f"/users/{quote(person, safe='')}/servers/{quote(server, safe='')}"
-        return self._call("DELETE", path, missing_is_fine=True).status_code < 400
+        path = f"/users/{_segment(person)}/" + (f"servers/{_segment(server)}" if server else "server")
+        return self._call("DELETE", path, missing_is_fine=True).is_success
 
     def close(self) -> None:
         self._client.close()
 
+    def _all_pages(self) -> Known | None:
+        """None where the list shifted between two pages: somebody would be missing, and lose a running server.
+
+        Pages overlap by one person, who must be the same.
+        """
+        page = self._page(0)
+        found = page.servers
+        while page.following is not None:
+            last = page.people[-1:]
+            page = self._page(page.following - 1)
+            if not last or page.people[:1] != last:
+                return None
+            found |= page.servers
+        return found
+
+    def _page(self, offset: int) -> _Page:
+        params: dict[str, str | int] = {"state": "active", "limit": PAGE, "offset": offset}
+        response = self._call("GET", "/users", params=params)
+        try:
+            answer = response.json()
+            users = answer["items"]
+            # Not `get`: an answer without servers (a token without the right to see them) is none.
+            servers = {
+                (str(user["name"]), str(name)): server.get("pending")
+                for user in users
+                for name, server in user["servers"].items()
+            }
+            following = answer["_pagination"]["next"]
+            start = None if following is None else int(following["offset"])
+            people = [str(user["name"]) for user in users]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise HubAway("The hub's answer to GET /users cannot be read; is it a JupyterHub?") from error
+        if start is not None and start <= offset + 1:
+            raise HubAway("The hub's answer to GET /users has no end")
+        return _Page(people, servers, start)
+
     def _call(
-        self, method: str, path: str, *, params: dict[str, str | int] | None = None, missing_is_fine: bool = False
+        self,
+        method: str,
+        path: str,
+        *,
+        params: dict[str, str | int] | None = None,
+        missing_is_fine: bool = False,
     ) -> httpx.Response:
         try:
             response = self._client.request(method, path, params=params)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise HubAway(f"The hub does not answer ({type(error).__name__}); is it running?") from error
-        if response.status_code >= 500 or (response.status_code >= 400 and not missing_is_fine):
+        if not (response.is_success or (missing_is_fine and response.status_code == 404)):
             raise HubAway(f"The hub answered {response.status_code} to {method} {path}")
         return response
+
+
+def _segment(name: str) -> str:
+    """The name as one step of a path; `.` and `..` would else be taken for steps up."""
+    return quote(name, safe="").replace(".", "%2E")

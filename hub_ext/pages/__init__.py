@@ -64,7 +64,6 @@ class PageSettings:
     simulated: bool = False
     embedded: bool = False
     demo_people: Sequence[DemoPerson] = ()
-    demo_password: str = ""
     person_line: Callable[[str], PersonLine | None] = lambda name: None
     server_line: Callable[[Any, Language], str] = lambda spawner, language: ""
 
@@ -128,7 +127,6 @@ class PageVars:
         self.simulated = settings.simulated
         self.embedded = settings.embedded
         self.demo_people = settings.demo_people
-        self.demo_password = settings.demo_password
         self.version = static_version()
         self._settings = settings
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hub_ext.core.clock import Instant, Seconds
+from hub_ext.core.clock import Instant, Seconds, SystemClock
 from hub_ext.core.decision import Admit, Refuse, Wait
 from hub_ext.core.errors import HubError
 from hub_ext.language import DEFAULT, Language, Speaker, gpu_names, translator
@@ -89,7 +89,7 @@ class PageWords:
         if lease is None:
             return ""
         say = speaker(policy, language)
-        return f"{say.sizes(lease.amounts)} · {say('until {time}', time=say.moment(lease.ends_at))}"
+        return f"{say.sizes(lease.amounts)} · {say.until(lease.ends_at, SystemClock().now())}"
 
 
 @dataclass(frozen=True)

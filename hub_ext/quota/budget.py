@@ -154,8 +154,11 @@ class BudgetState:
     def lasts_until(self, cost: int, now: Instant, *, beside_commitments: bool = True) -> Instant:
         """Until when a lease of this cost may run on what is left; the window's end or later: not bounded.
 
-        A grant only helps until it expires, and is drawn after the period's own hours.
+        A grant only helps until it expires, and is drawn after the period's own hours. What costs nothing is not
+        bounded.
         """
+        if not cost:
+            return self.window.end
         pot = self.base_left - (self.committed if beside_commitments else 0)
         lasts = now + max(0, pot) // cost
         for until, units in self.pots:
@@ -261,10 +264,9 @@ class Budgets:
         if isinstance(budget.period, Term) or hours < 0 or (hours, carry) == rule:
             return
         old = Budgets(self.policy, before, self.grants)
-        people = {""}  # in a budget of each person, "" stands for all who never used any
-        if budget.each_person:
-            people |= {key.person for kind in ("spent", "corrected") for key, _ in before.of_kind(kind) if (key.pool, key.item) == (pool, budget.name)}
-        for person in sorted(people):
+        used = (key for kind in ("spent", "corrected", "committed") for key, _ in before.of_kind(kind))
+        people = {key.person for key in used if (key.pool, key.item) == (pool, budget.name)}
+        for person in sorted(people | {""}):  # in a budget of each person, "" stands for all who never used any
             of = BudgetOf(pool, budget, person)
             self.sums[of.key("carried", window)] = old._carried(of, window, hours, carry) + 1
 
@@ -290,20 +292,22 @@ class Budgets:
         plus what was left of its hours, held between 0 and the cap. The walk back sums what was left (`rest`) with
         the bounds in which the result lies, until it is known or the bounds meet.
         """
-        known = self._known_carried(of, window)
+        if (known := self._known_carried(of, window)) is not None:
+            return known
         least, most, rest = 0, cap, 0
-        while known is None and least < most:
+
+        def held(carried: int) -> int:
+            return max(least, min(most, carried + rest))
+
+        while held(0) < held(cap):
             before = window_at(of.budget, window.start - 1, self.policy.timezone)
             assert before is not None
-            window = before
+            window, least, most = before, held(0), held(cap)
             drawn = sum(self.sums[self._drawn_key(grant, window)] for grant in self.grants_of(of))
-            own = self._used(of, window) - drawn + self.sums[of.key("committed", window)]
-            least, most = (max(least, min(most, bound + rest)) for bound in (0, cap))
-            rest += hours - own
-            known = self._known_carried(of, window)
-            if known is not None:
-                return max(least, min(most, known + rest))
-        return least if known is None else known
+            rest += hours - (self._used(of, window) - drawn + self.sums[of.key("committed", window)])
+            if (known := self._known_carried(of, window)) is not None:
+                return held(known)
+        return held(0)
 
     def _known_carried(self, of: BudgetOf, window: Window) -> int | None:
         """What the period carried in, where that was written down or it is the first."""

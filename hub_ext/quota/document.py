@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from hub_ext.core.amounts import format_amount, is_gpu, parse_amount
 from hub_ext.core.clock import Seconds, format_duration, parse_duration
@@ -35,6 +43,7 @@ from hub_ext.quota.model import (
 NAME = r"^[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$"
 COUNT_CAPS = ("servers", "dask-workers")
 LARGEST_HOURS = Decimal(10**9)
+FIRST_YEAR, LAST_YEAR = 1970, 2999
 
 
 def _decimal(value: object) -> Decimal:
@@ -72,11 +81,19 @@ def _seconds(value: object) -> Seconds:
 def _date(value: object) -> object:
     if isinstance(value, str):
         try:
-            return date.fromisoformat(value)
+            value = date.fromisoformat(value)
         except ValueError:
             raise BadInput(f"{value!r} is not a date; write for example 2027-03-02") from None
     if type(value) is not date:
         raise BadInput(f"{value!r} is not a date; write for example 2027-03-02, without a time")
+    if not FIRST_YEAR <= value.year <= LAST_YEAR:
+        raise BadInput(f"{value} is out of range; write a date from {FIRST_YEAR} to {LAST_YEAR}")
+    return value
+
+
+def _quantity(value: object) -> object:
+    if isinstance(value, bool):
+        raise BadInput(f"{value!r} is not an amount; write for example 2, 0.5, 500m or 64Gi")
     return value
 
 
@@ -90,13 +107,14 @@ def _bad_input_as_value_error(check: Callable[[object], Any]) -> Callable[[objec
     return run
 
 
-Hours = Annotated[Decimal, BeforeValidator(_bad_input_as_value_error(_decimal))]
+Number = Annotated[Decimal, BeforeValidator(_bad_input_as_value_error(_decimal))]
+Hours = Number
 Milli = Annotated[Decimal, BeforeValidator(_bad_input_as_value_error(_milli))]
 Fraction = Annotated[Decimal, BeforeValidator(_bad_input_as_value_error(_fraction))]
 Duration = Annotated[int, BeforeValidator(_bad_input_as_value_error(_seconds))]
 Day = Annotated[date, BeforeValidator(_bad_input_as_value_error(_date))]
 Name = Annotated[str, Field(pattern=NAME)]
-Quantity = int | float | str
+Quantity = Annotated[int | float | str, BeforeValidator(_bad_input_as_value_error(_quantity))]
 
 
 class _Strict(BaseModel):
@@ -170,7 +188,7 @@ class _PoolDoc(_Strict):
     parent: str | None = None
     kind: Annotated[str, Field(pattern=NAME)] = "project"
     title: dict[Literal["en", "ko"], Annotated[str, Field(max_length=200)]] = Field(default_factory=dict)
-    weight: Milli = Decimal(1)
+    weight: Number = Decimal(1)
     quota: dict[str, _QuotaDoc] = Field(default_factory=dict)
     person: dict[str, Quantity] = Field(default_factory=dict)
     budgets: list[_BudgetDoc] = Field(default_factory=list)
@@ -248,7 +266,7 @@ class _Reader:
             name=name,
             parent=pool.parent,
             kind=pool.kind,
-            title=dict(pool.title),
+            title={str(language): title for language, title in pool.title.items()},
             weight=pool.weight,
             quota={r: self._quota(q, (*place, "quota", r), r, pool) for r, q in pool.quota.items()},
             person={key: self._cap(value, (*place, "person", key), key) for key, value in pool.person.items()},
@@ -314,7 +332,8 @@ def _budget(doc: _BudgetDoc) -> Budget:
     if doc.period is not None:
         period = doc.period
     else:
-        assert doc.first is not None and doc.last is not None
+        assert doc.first is not None
+        assert doc.last is not None
         period = Term(doc.first, doc.last)
     return Budget(doc.hours, period, doc.soft, doc.carry, each_person=doc.each == "person")
 

@@ -18,7 +18,16 @@ from typing import Any
 
 from hub_ext.core.clock import Instant
 from hub_ext.core.decision import Admit
-from hub_ext.quota.budget import LONGEST_SLICE, BudgetOf, Budgets, binding, first_instant, local_date, slices, window_at
+from hub_ext.quota.budget import (
+    LONGEST_SLICE,
+    BudgetOf,
+    Budgets,
+    binding,
+    first_instant,
+    local_date,
+    slices,
+    window_at,
+)
 from hub_ext.quota.model import COUNTED_KINDS, SERVER, Ask, Grant, Lease, LeaseState, Policy
 from hub_ext.quota.sums import KEPT_BY_REFOLD, SumKey, Sums
 from hub_ext.quota.tree import Tree, tree_of
@@ -279,7 +288,10 @@ class Ledger:
         return self._write(lease, Entry(EntryKind.RELEASED, at, who=who, why=why))
 
     def promote(self, borrowed: Iterable[Lease], now: Instant) -> list[Lease]:
-        """Turn borrowed leases into guaranteed ones, oldest first, while they fit; the rate stays as booked."""
+        """Turn borrowed leases into guaranteed ones, oldest first, while they fit; the rate stays as booked.
+
+        One that does not fit is passed over: a younger, smaller one behind it may still become guaranteed.
+        """
         promoted = []
         for lease in sorted(borrowed, key=lambda lease: lease.age_order):
             if not lease.guaranteed and lease.pool in self.policy.pools and is_guaranteed(self.tree, self.sums, lease):
@@ -345,9 +357,10 @@ def is_guaranteed(tree: Tree, sums: Sums, wanted: Lease | Ask) -> bool:
     policy = tree.policy
     for resource, amount in wanted.amounts.items():
         home = policy.home(wanted.pool, resource)
-        if home is not None and amount:
-            if sums[SumKey("guaranteed", home, resource)] + amount > policy.nominal(home, resource):
-                return False
+        if home is None or not amount:
+            continue
+        if sums[SumKey("guaranteed", home, resource)] + amount > policy.nominal(home, resource):
+            return False
     return True
 
 
@@ -372,6 +385,12 @@ def cap_keys(wanted: Lease | Ask) -> dict[str, int]:
 def charged_pool(policy: Policy, lease: Lease) -> str | None:
     """Where the lease's amounts count: its pool, or where that no longer exists, the nearest above that does."""
     return next((name for name in lease.path if name in policy.pools), None)
+
+
+def counts_in(policy: Policy, lease: Lease, pool: str) -> bool:
+    """Whether the lease counts against the caps that `pool` states."""
+    charged = charged_pool(policy, lease)
+    return charged is not None and pool in policy.path(charged) and lease.reservation is None
 
 
 def add_to_sums(tree: Tree, sums: Sums, lease: Lease) -> None:

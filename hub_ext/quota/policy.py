@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hub_ext.core.amounts import gpu_seconds, is_gpu
+from hub_ext.core.amounts import Amounts, gpu_seconds, is_gpu
 from hub_ext.core.clock import MINUTE, Instant
 from hub_ext.core.decision import Admit, Code, Decision, Refuse, Wait
 from hub_ext.core.people import Person
 from hub_ext.quota.budget import BudgetOf, Budgets, BudgetState, binding, first_instant, window_at
-from hub_ext.quota.ledger import cap_keys, is_guaranteed, lender_of
-from hub_ext.quota.model import SERVER, Ask, Grant, Lease, LeaseState, Node, Policy, Term
+from hub_ext.quota.ledger import cap_keys, counts_in, is_guaranteed, lender_of
+from hub_ext.quota.model import SERVER, Ask, Grant, Lease, LeaseState, Node, Period, Policy, Term
 from hub_ext.quota.sums import SumKey, Sums
 from hub_ext.quota.tree import Tree
 
@@ -109,7 +109,14 @@ def profile_not_allowed(snapshot: Snapshot, ask: Ask) -> Refuse | None:
 
 
 def too_big_for_pool(snapshot: Snapshot, ask: Ask) -> Refuse | None:
-    for resource, amount in _limited(snapshot, ask):
+    """Of a GPU class that the policy does not name, nobody can ever have any."""
+    classes = snapshot.policy.gpu_classes
+    unknown = [
+        (resource, amount)
+        for resource, amount in sorted(ask.amounts.items())
+        if amount and is_gpu(resource) and resource.removeprefix("gpu.") not in classes
+    ]
+    for resource, amount in _limited(snapshot, ask) + unknown:
         potential = snapshot.tree.potential(ask.pool, resource)
         if amount > potential:
             facts = {"pool": ask.pool, "resource": resource, "asked": amount, "potential": potential}
@@ -155,7 +162,7 @@ def person_at_cap(snapshot: Snapshot, ask: Ask) -> Wait | None:
             counted = [
                 lease
                 for lease in sorted(snapshot.own, key=lambda lease: (lease.ends_at, lease.id))
-                if lease.person == ask.person and key in cap_keys(lease) and pool in lease.path
+                if lease.person == ask.person and key in cap_keys(lease) and counts_in(policy, lease, pool)
             ]
             facts = {
                 "person": ask.person,
@@ -180,23 +187,23 @@ def cost_of(policy: Policy, ask: Ask, *, guaranteed: bool) -> int:
     return policy.cost(ask.amounts, policy.rates.guaranteed if guaranteed else policy.rates.borrowed)
 
 
-def asked_seconds(policy: Policy, ask: Ask) -> int:
+def asked_end(policy: Policy, ask: Ask, now: Instant) -> End:
     """The asked minutes within the pool's session bounds; absent means the most."""
     session = policy.session(ask.pool)
     if ask.minutes is None:
-        return session.max
-    return max(session.min, min(session.max, ask.minutes * MINUTE))
+        return End(now + session.max)
+    asked = ask.minutes * MINUTE
+    if asked > session.max:
+        return End(now + session.max, _session_name(ask.pool))
+    return End(now + max(session.min, asked))
 
 
 def end_time(snapshot: Snapshot, ask: Ask, cost: int, now: Instant) -> End | Wait | Refuse:
     """When the lease would end by what was asked for and every budget on the path, or why it cannot start."""
-    end = End(now + asked_seconds(snapshot.policy, ask))
-    if not cost:
+    end = asked_end(snapshot.policy, ask, now)
+    if not _has_gpu(ask.amounts):
         return end
     path = snapshot.policy.path(ask.pool)
-    outside = _outside_terms(snapshot, path, now)
-    if outside is not None:
-        return outside
     return bounded_by_budgets(snapshot, path, ask.person, cost, now, end, snapshot.policy.session(ask.pool).min)
 
 
@@ -208,30 +215,55 @@ def bounded_by_budgets(
     A budget that lasts to the end of its period does not cut: what runs on is the next period's first
     commitment. A term does, there is no next.
     """
-    waits: list[tuple[Instant, Wait]] = []
+    objections = outside_terms(snapshot.policy, path, person, now)
     for of in binding(snapshot.policy, path, person):
         state = snapshot.budgets.state(of, now)
         if state is None:
             continue
         need = min(least, state.window.end - now)
         lasts = state.lasts_until(cost, now)
-        is_term = isinstance(of.budget.period, Term)
         if lasts < now + need:
             spent = state.lasts_until(cost, now, beside_commitments=False) < now + need
-            renews = _renews(snapshot.policy, of, state.window.end, now)
-            code = Code.BUDGET_SPENT if spent else Code.BUDGET_SHORT
-            facts = budget_facts(snapshot.policy, state) | {
-                "needed": gpu_seconds(cost * need),
-                "renews": snapshot.policy.local(renews) if renews is not None else None,
-            }
-            if spent and renews is None:
-                return Refuse(code, facts)
-            waits.append((renews if renews is not None else state.window.end, Wait(code, facts)))
-        elif lasts < min(end.at, state.window.end) or (is_term and state.window.end < end.at):
-            end = End(min(lasts, state.window.end), _budget_name(of))
-    if waits:
-        return max(waits, key=lambda wait: wait[0])[1]
+            objections.append(_used_up(snapshot.policy, state, spent=spent, needed=cost * need, now=now))
+        else:
+            end = _cut(end, state, lasts)
+    return worst(objections) or end
+
+
+def _cut(end: End, state: BudgetState, lasts: Instant) -> End:
+    is_term = isinstance(state.of.budget.period, Term)
+    if lasts < min(end.at, state.window.end) or (is_term and state.window.end < end.at):
+        return End(min(lasts, state.window.end), _budget_name(state.of))
     return end
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Why a budget lets nothing start, and when that is over."""
+
+    renews: Instant
+    decision: Wait | Refuse
+
+
+def worst(objections: Sequence[Objection]) -> Wait | Refuse | None:
+    """What waiting cannot cure, before all; else the wait that is over last. The nearest pool, where they are equal."""
+    refusals = [objection.decision for objection in objections if isinstance(objection.decision, Refuse)]
+    if refusals or not objections:
+        return refusals[0] if refusals else None
+    return max(objections, key=lambda objection: objection.renews).decision
+
+
+def _used_up(policy: Policy, state: BudgetState, *, spent: bool, needed: int, now: Instant) -> Objection:
+    """`spent`: nothing is left; otherwise only what is set aside for running leases is in the way."""
+    renews = _renews(policy, state.of, state.window.end, now)
+    facts = budget_facts(policy, state) | {
+        "needed": gpu_seconds(needed),
+        "renews": policy.local(renews) if renews is not None else None,
+    }
+    if spent and renews is None:
+        return Objection(state.window.end, Refuse(Code.BUDGET_SPENT, facts))
+    wait = Wait(Code.BUDGET_SPENT if spent else Code.BUDGET_SHORT, facts)
+    return Objection(state.window.end if renews is None else renews, wait)
 
 
 def budget_facts(policy: Policy, state: BudgetState) -> dict[str, Any]:
@@ -258,6 +290,10 @@ def _budget_name(of: BudgetOf) -> dict[str, Any]:
     return {"kind": "budget", "pool": of.pool, "period": str(of.budget.period), "budget_person": of.person or None}
 
 
+def _session_name(pool: str) -> dict[str, Any]:
+    return {"kind": "session", "pool": pool}
+
+
 def _renews(policy: Policy, of: BudgetOf, window_end: Instant, now: Instant) -> Instant | None:
     """When the next period with hours begins; None where there is none."""
     if not isinstance(of.budget.period, Term):
@@ -266,32 +302,25 @@ def _renews(policy: Policy, of: BudgetOf, window_end: Instant, now: Instant) -> 
 
 
 def _next_term(policy: Policy, pool: str, now: Instant) -> Instant | None:
-    from_dates = [_term_start(policy, b.period) for b in policy.pools[pool].budgets if isinstance(b.period, Term)]
-    return min((start for start in from_dates if start > now), default=None)
+    starts = [_term_start(policy, budget.period) for budget in policy.pools[pool].budgets]
+    return min((start for start in starts if start is not None and start > now), default=None)
 
 
-def _term_start(policy: Policy, term: Term) -> Instant:
-    return first_instant(term.first, policy.timezone)
+def _term_start(policy: Policy, period: Period | Term) -> Instant | None:
+    return first_instant(period.first, policy.timezone) if isinstance(period, Term) else None
 
 
-def _outside_terms(snapshot: Snapshot, path: Sequence[str], now: Instant) -> Wait | Refuse | None:
+def outside_terms(policy: Policy, path: Sequence[str], person: str, now: Instant) -> list[Objection]:
     """A pool with term budgets runs GPU leases only inside one of them."""
-    policy = snapshot.policy
-    waits: list[tuple[Instant, Wait]] = []
+    objections = []
     for pool in path:
-        terms = [budget for budget in policy.pools[pool].budgets if isinstance(budget.period, Term)]
-        if not terms or any(window_at(budget, now, policy.timezone) for budget in terms):
+        terms = [of for of in binding(policy, [pool], person) if isinstance(of.budget.period, Term)]
+        if not terms or any(window_at(of.budget, now, policy.timezone) for of in terms):
             continue
         start = _next_term(policy, pool, now)
-        nearest = min(
-            (budget for budget in terms if start is None or _term_start(policy, budget.period) == start),  # type: ignore[arg-type]
-            key=lambda budget: str(budget.period),
-        )
-        facts = {
-            "kind": "budget",
-            "pool": pool,
-            "period": str(nearest.period),
-            "budget_person": None,
+        by_start = sorted(terms, key=lambda of: _term_start(policy, of.budget.period) or 0)
+        named = next((of for of in by_start if _term_start(policy, of.budget.period) == start), by_start[-1])
+        facts = _budget_name(named) | {
             "limit": 0,
             "used": 0,
             "committed": 0,
@@ -300,10 +329,9 @@ def _outside_terms(snapshot: Snapshot, path: Sequence[str], now: Instant) -> Wai
             "until": None,
             "renews": policy.local(start) if start is not None else None,
         }
-        if start is None:
-            return Refuse(Code.BUDGET_SPENT, facts)
-        waits.append((start, Wait(Code.BUDGET_SPENT, facts)))
-    return max(waits, key=lambda wait: wait[0])[1] if waits else None
+        decision = Refuse(Code.BUDGET_SPENT, facts) if start is None else Wait(Code.BUDGET_SPENT, facts)
+        objections.append(Objection(now if start is None else start, decision))
+    return objections
 
 
 # -- 6-8: room ------------------------------------------------------------------------------------------------------
@@ -365,8 +393,8 @@ def decide_extension(snapshot: Snapshot, lease: Lease, minutes: int, now: Instan
         return Refuse(Code.NOT_A_MEMBER, {"person": lease.person, "pool": lease.pool, "pools": []})
     wished = lease.ends_at + minutes * MINUTE
     latest = now + policy.session(lease.pool).max
-    end = End(wished) if wished <= latest else End(latest, {"kind": "session", "pool": lease.pool})
-    if end.at <= lease.ends_at or not lease.cost:
+    end = End(wished) if wished <= latest else End(latest, _session_name(lease.pool))
+    if end.at <= lease.ends_at or not _has_gpu(lease.amounts):
         return replace(end, at=max(end.at, lease.ends_at))
     # What the lease itself has committed is its own to spend: look at the time after its end only.
     return _extended_by_budgets(snapshot, lease, end, now)
@@ -374,25 +402,22 @@ def decide_extension(snapshot: Snapshot, lease: Lease, minutes: int, now: Instan
 
 def _extended_by_budgets(snapshot: Snapshot, lease: Lease, end: End, now: Instant) -> End | Wait | Refuse:
     policy = snapshot.policy
-    for of in binding(policy, policy.path(lease.pool), lease.person):
+    path = policy.path(lease.pool)
+    wished = end.at
+    objections = outside_terms(policy, path, lease.person, now)
+    for of in binding(policy, path, lease.person):
         state = snapshot.budgets.state(of, now)
-        if state is None:
-            continue
         is_term = isinstance(of.budget.period, Term)
-        if lease.ends_at >= state.window.end and not is_term:
+        if state is None or (lease.ends_at >= state.window.end and not is_term):
             continue
-        lasts = state.lasts_until(lease.cost, max(now, lease.ends_at))
-        if lasts <= lease.ends_at or (is_term and state.window.end <= lease.ends_at):
-            renews = _renews(policy, of, state.window.end, now)
-            facts = budget_facts(policy, state) | {
-                "needed": gpu_seconds(lease.cost * (end.at - lease.ends_at)),
-                "renews": policy.local(renews) if renews is not None else None,
-            }
-            spent = state.limit <= state.used
-            return Wait(Code.BUDGET_SPENT if spent else Code.BUDGET_SHORT, facts)
-        if lasts < min(end.at, state.window.end) or (is_term and state.window.end < end.at):
-            end = End(min(lasts, state.window.end), _budget_name(of))
-    return end
+        lasts = min(state.window.end, state.lasts_until(lease.cost, max(now, lease.ends_at)))
+        if lasts <= lease.ends_at:
+            needed = lease.cost * (wished - lease.ends_at)
+            spent = state.limit <= state.used or (is_term and lease.ends_at >= state.window.end)
+            objections.append(_used_up(policy, state, spent=spent, needed=needed, now=now))
+        else:
+            end = _cut(end, state, lasts)
+    return worst(objections) or end
 
 
 def first_end(decision: Decision, leases: Sequence[Lease], policy: Policy) -> Decision:
@@ -422,6 +447,10 @@ def _limited(snapshot: Snapshot, ask: Ask) -> list[tuple[str, int]]:
     """The asked resources that any pool of the tree states; the others only the nodes limit."""
     stated = snapshot.policy.stated(ask.pool)
     return [(resource, amount) for resource, amount in sorted(ask.amounts.items()) if amount and resource in stated]
+
+
+def _has_gpu(amounts: Amounts) -> bool:
+    return any(is_gpu(resource) and amount for resource, amount in amounts.items())
 
 
 def _within(ask: Ask, room: Mapping[str, int]) -> bool:

@@ -140,7 +140,8 @@ class Servers(Protocol):
 
     def active(self) -> dict[tuple[str, str], str | None]:
         """(person, server name) of every server the hub holds for running, with what is pending on it
-        (`spawn`, `stop`, `check` or None). Raises HubError while the hub does not answer."""
+        (`spawn`, `stop`, `check` or None). Raises HubError while the hub does not answer.
+        """
 
     def stop(self, person: str, server: str) -> bool:
         """Ask the hub to stop a server; False when it knows of none. Raises HubError as above."""

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hub_ext.core.amounts import hours_to_cost_units, parse_amount
-from hub_ext.core.clock import DAY, Instant, instant_of, parse_duration
+from hub_ext.core.clock import Instant, instant_of, parse_duration
 from hub_ext.core.errors import BadInput, Fault, FaultyDocument
 from hub_ext.core.people import Person
 from hub_ext.documents import Document, Place, read_document, validate
-from hub_ext.quota.document import Hours, load_policy, policy_of
+from hub_ext.quota.document import FIRST_YEAR, LAST_YEAR, Hours, Quantity, load_policy, policy_of
 from hub_ext.quota.model import SERVER, Ask, Node, Policy
 
-EARLIEST, LATEST = 0, 10_000 * 365 * DAY
+EARLIEST, LATEST = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (FIRST_YEAR, LAST_YEAR + 1))
 LARGEST_COUNT = 10_000
 
 
@@ -114,7 +114,7 @@ class _Strict(BaseModel):
 
 
 Id = Annotated[str, Field(min_length=1, max_length=200)]
-Quantities = dict[str, int | float | str]
+Quantities = dict[str, Quantity]
 Moment = str | datetime | int
 
 
@@ -224,6 +224,7 @@ class _Reader:
 
     def scenario(self) -> Scenario:
         doc = validate(_ScenarioDoc, self.document)
+        self._refuse_half_characters()
         self._refuse_reservations(doc)
         policy = self._policy(doc.policy, ("policy",))
         self.now = self._absolute(doc.now, ("now",), policy)
@@ -259,7 +260,11 @@ class _Reader:
     def _policy(self, source: str | dict[str, Any], place: Place) -> Policy:
         if isinstance(source, dict):
             return policy_of(self.document.part(place))
-        return load_policy(self.folder / source)
+        try:
+            return load_policy(self.folder / source)
+        except ValueError as error:  # a path no system takes, such as one with a zero byte
+            what = f"{source!r} cannot be the name of a file"
+            raise FaultyDocument([self.document.fault(place, what, "Write the name of a policy file.")]) from error
 
     def _people(self, doc: _ScenarioDoc) -> dict[str, Person] | None:
         if doc.people is None:
@@ -270,6 +275,8 @@ class _Reader:
                 self._fault(("people", index, "name"), f"person {person.name!r} stands here twice", "Keep one of the two.")
             for pool in person.pools:
                 self._pool(pool, ("people", index, "pools"))
+            for pool in person.recent_hours:
+                self._pool(pool, ("people", index, "recent_hours", pool))
             people[person.name] = Person(
                 name=person.name,
                 pools=tuple(person.pools),
@@ -293,11 +300,14 @@ class _Reader:
         return tuple(nodes.values())
 
     def _lease(self, doc: _LeaseDoc, place: Place, policy: Policy) -> LeaseFact:
+        started = self._moment(doc.started, (*place, "started"), policy)
+        if started > self.now:
+            self._fault((*place, "started"), "the lease starts after `now`", "Write a time until now, or an event that asks.")
         return LeaseFact(
             id=doc.id,
             pool=self._pool(doc.pool, (*place, "pool")),
             amounts=self._amounts(doc.amounts, (*place, "amounts")),
-            started=self._moment(doc.started, (*place, "started"), policy),
+            started=started,
             ends=None if doc.ends is None else self._moment(doc.ends, (*place, "ends"), policy),
             person=doc.person or "",
             node=doc.node,
@@ -364,28 +374,28 @@ class _Reader:
             try:
                 amounts[resource] = parse_amount(resource, quantity, rounding=rounding)
             except BadInput as error:
-                self._fault((*place, resource), str(error), "")
+                self._fault((*place, resource), *_in_two(error))
         return amounts
 
     def _absolute(self, value: datetime | str, place: Place, policy: Policy) -> Instant:
         try:
             return self._instant(value, policy)
         except BadInput as error:
-            raise FaultyDocument([self.document.fault(place, str(error), "")]) from error
+            raise FaultyDocument([self.document.fault(place, *_in_two(error))]) from error
 
     def _moment(self, value: Moment, place: Place, policy: Policy) -> Instant:
         """Relative to `now` (+1h, -30m) or absolute."""
         try:
-            if isinstance(value, str) and (match := re.fullmatch(r"([+-]?)\s*((?:\d+[smhdw])+)", value.strip())):
+            if isinstance(value, str) and (match := re.fullmatch(r"([+-]?)\s*((?:\d+[smhdw])+)", value.strip(), re.ASCII)):
                 seconds = parse_duration(match[2])
-                return self.now + (-seconds if match[1] == "-" else seconds)
+                return _in_range(self.now + (-seconds if match[1] == "-" else seconds), value)
             if value == 0 or value == "0":
                 return self.now
             if isinstance(value, int):
                 raise BadInput(f"{value!r} has no unit; write for example +30m, or a date and time")
             return self._instant(value, policy)
         except BadInput as error:
-            self._fault(place, str(error), "")
+            self._fault(place, *_in_two(error))
             return self.now
 
     def _instant(self, value: datetime | str, policy: Policy) -> Instant:
@@ -400,11 +410,19 @@ class _Reader:
             instant = instant_of(value)
         except (OverflowError, ValueError, OSError):
             instant = -1
-        if not EARLIEST <= instant <= LATEST:
-            raise BadInput(f"{value.isoformat()} is out of range; write a time from 1970 to 9999")
-        return instant
+        return _in_range(instant, value.isoformat())
 
     # -- what only the whole file shows --------------------------------------------------------------------------
+
+    def _refuse_half_characters(self) -> None:
+        """What cannot be written out again: lone surrogates, which YAML lets people escape."""
+        faults = [
+            self.document.fault(place, f"{text!r} holds half of a character", "Write a whole one.")
+            for place, text in _texts(self.document.data)
+            if any("\ud800" <= letter <= "\udfff" for letter in text)
+        ]
+        if faults:
+            raise FaultyDocument(faults)
 
     def _refuse_reservations(self, doc: _ScenarioDoc) -> None:
         places: list[Place] = [("reservations",)] if doc.reservations else []
@@ -429,7 +447,15 @@ class _Reader:
         for index, lease_id in enumerate(leases):
             if lease_id in leases[:index]:
                 self._fault(("leases", index, "id"), f"lease {lease_id!r} stands here twice", "Give it another id.")
-        known = {*leases, *(event.ask.id for event in doc.events if event.ask is not None)}
+        asks = {index: event.ask for index, event in enumerate(doc.events) if event.ask is not None}
+        counts = {ask.id: ask.count if ask.count > 1 else 0 for ask in asks.values()}
+        places: list[tuple[str, Place]] = [(lease_id, ("leases", i, "id")) for i, lease_id in enumerate(leases)]
+        places += [(ask.id, ("events", i, "ask", "id")) for i, ask in asks.items()]
+        for name, place in places:
+            whole, _, number = name.rpartition("/")
+            if number.isdecimal() and 1 <= int(number) <= counts.get(whole, 0):
+                self._fault(place, f"{name!r} is what a part of ask {whole!r} is called", "Give it another id.")
+        known = {*leases, *counts}
         for index, event in enumerate(doc.events):
             named = event.release or event.cancel or (event.extend.id if event.extend else None)
             if named is not None and named not in known:
@@ -439,7 +465,32 @@ class _Reader:
         self.faults.append(self.document.fault(place, what, instead))
 
     def _late_fault(self, section: str, index: int, what: str) -> FaultyDocument:
-        return FaultyDocument([self.document.fault((section, index), what, "")])
+        return FaultyDocument([self.document.fault((section, index), *_in_two(what))])
+
+
+def _texts(data: object, place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Every text of a document, names of settings included, with its place."""
+    if isinstance(data, str):
+        yield place, data
+    elif isinstance(data, Mapping):
+        for key, value in data.items():
+            yield (*place, key), str(key)
+            yield from _texts(value, (*place, key))
+    elif isinstance(data, list):
+        for index, value in enumerate(data):
+            yield from _texts(value, (*place, index))
+
+
+def _in_two(told: object) -> tuple[str, str]:
+    """What is wrong, and what to write instead."""
+    what, _, instead = str(told).partition("; ")
+    return what, f"{instead[:1].upper()}{instead[1:]}." if instead else ""
+
+
+def _in_range(instant: Instant, text: str) -> Instant:
+    if not EARLIEST <= instant < LATEST:
+        raise BadInput(f"{text} is out of range; write a time from {FIRST_YEAR} to {LAST_YEAR}")
+    return instant
 
 
 def _units(hours: Hours) -> int:

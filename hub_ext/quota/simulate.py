@@ -2,28 +2,33 @@
 
 Due changes happen at their exact instant: ends, notices, period edges, then the file's events, and due changes
 again after each of them.
+
+Thousands of leases and events are played in seconds, because nothing is done for every lease at every event. Leases
+are charged where that can change anything: when they end, at the edges of periods and grants, and when a budget is
+used up; in between, a decision looks at sums to which is added what has accrued since.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from hub_ext.core.amounts import gpu_seconds
+from hub_ext.core.amounts import gpu_seconds, is_gpu
 from hub_ext.core.clock import DAY, Instant
 from hub_ext.core.decision import Admit, Code, Decision, verdict
 from hub_ext.core.people import Person
-from hub_ext.quota.budget import BudgetOf, BudgetState
+from hub_ext.quota.budget import BudgetOf, Budgets, BudgetState, binding, window_at
 from hub_ext.quota.fairshare import share
-from hub_ext.quota.ledger import Ledger, find_budget, refold
+from hub_ext.quota.ledger import Ledger, charged_pool, find_budget, refold
 from hub_ext.quota.model import Ask, Grant, Lease, Policy
 from hub_ext.quota.overrun import overrun_cuts, overrun_due
-from hub_ext.quota.policy import Snapshot, cost_of, decide, decide_extension, first_end, pick_node
+from hub_ext.quota.policy import End, Snapshot, cost_of, decide, decide_extension, first_end, pick_node
 from hub_ext.quota.scenario import (
     AskEvent,
     CancelEvent,
+    Event,
     ExtendEvent,
     GrantEvent,
     LeaseFact,
@@ -33,6 +38,8 @@ from hub_ext.quota.scenario import (
     TickEvent,
 )
 from hub_ext.quota.sums import Sums
+
+FOREVER: Instant = 1 << 62
 
 
 @dataclass(frozen=True)
@@ -66,14 +73,18 @@ class _Run:
     scenario: Scenario
     now: Instant = 0
     leases: dict[str, Lease] = field(default_factory=dict)
+    live: dict[str, Lease] = field(default_factory=dict)
+    """Those of them that are not released."""
     decisions: list[dict[str, Any]] = field(default_factory=list)
     answers: dict[str, Decision] = field(default_factory=dict)
     parts: dict[str, list[str]] = field(default_factory=dict)
     """The leases of an ask that wanted several."""
     cuts: dict[str, Any] = field(default_factory=dict)
+    look_at: Instant = 0
+    """When budgets have to be looked at next: until then none can be overdrawn that is not now."""
 
     def begin(self) -> None:
-        self.now = self.scenario.now
+        self.now = self.look_at = self.scenario.now
         self.ledger = Ledger(self.scenario.policy, Sums(), longest_slice=DAY)
         self.ledger.budgets.open(self.now)
         for index, used in enumerate(self.scenario.used_hours):
@@ -81,71 +92,80 @@ class _Run:
                 self.ledger.correct(find_budget(self.policy, used.pool, used.period, used.person), used.units, self.now)
             except ValueError as error:
                 raise self.scenario.fault("used_hours", index, str(error)) from error
-        nodes = {node.name for node in self.scenario.nodes or ()}
         for index, fact in enumerate(self.scenario.leases):
-            if fact.node is not None and fact.node not in nodes:
-                raise self.scenario.fault("leases", index, f"there is no node {fact.node!r}")
-            if fact.pool not in self.policy.pools:
-                raise self.scenario.fault("leases", index, f"there is no pool {fact.pool!r} yet")
-            self.leases[fact.id] = self._record(fact)
+            missing = self._missing(fact)
+            if missing:
+                raise self.scenario.fault("leases", index, f"there is no {missing}")
+            self._put(self._record(fact))
+
+    def _missing(self, fact: LeaseFact) -> str:
+        """What the fact speaks of that is not there at the start."""
+        if fact.node is not None and fact.node not in {node.name for node in self.scenario.nodes or ()}:
+            return f"node {fact.node!r}"
+        if fact.pool not in self.policy.pools:
+            return f"pool {fact.pool!r} yet"
+        classes = (resource.removeprefix("gpu.") for resource in fact.amounts if is_gpu(resource))
+        return next((f"GPU class {name!r} yet" for name in classes if name not in self.policy.gpu_classes), "")
 
     # -- time --------------------------------------------------------------------------------------------------
 
     def advance(self, to: Instant) -> None:
-        while (due := self._next_due(to)) is not None:
+        """Let time pass, with everything that is due on the way and at `to` itself."""
+        while (due := self._next_due()) < to:
             self.now = due
-            self._accrue()
             self.settle()
         self.now = to
-        self._accrue()
+        self.settle()
 
     def settle(self) -> None:
         """Everything that is due now: ends, notices of budgets that ran out, and what each of them causes."""
         changed = True
         while changed:
-            changed = self._stop_ended() or self._notice_overruns()
+            changed = self._stop_ended() or self._look_at_budgets()
 
-    def _next_due(self, to: Instant) -> Instant | None:
-        dues = [lease.ends_at for lease in self._live()]
-        dues += overrun_due(self.ledger.budgets, self._live(), self.now)
-        return min((due for due in dues if self.now < due < to), default=None)
-
-    def _accrue(self) -> None:
-        for lease in self._live():
-            if lease.cost:
-                self.leases[lease.id] = self.ledger.accrue(lease, self.now)
+    def _next_due(self) -> Instant:
+        return min([self.look_at, *(lease.ends_at for lease in self.live.values())])
 
     def _stop_ended(self) -> bool:
-        ended = sorted((x for x in self._live() if x.ends_at <= self.now), key=lambda x: (x.ends_at, x.id))
+        ended = sorted((x for x in self.live.values() if x.ends_at <= self.now), key=lambda x: (x.ends_at, x.id))
         for lease in ended:
             code = Code.BUDGET_SPENT.value if lease.noticed_at is not None or self._cut_by_budget(lease) else None
             self._change(lease, "stopped", code, {"cut_by": self.cuts.get(lease.id)})
-            self._release(lease, "ended")
+        self._release(ended, "ended")
         return bool(ended)
 
     def _cut_by_budget(self, lease: Lease) -> bool:
         cut = self.cuts.get(lease.id)
         return cut is not None and cut.get("kind") == "budget"
 
-    def _notice_overruns(self) -> bool:
-        cuts = overrun_cuts(self.ledger.budgets, self._live(), self.now)
+    def _look_at_budgets(self) -> bool:
+        """Charge everything, give notice where hours are used up, and work out when to look again."""
+        if self.now < self.look_at:
+            return False
+        self._accrue()
+        budgets = self.ledger.budgets
+        cuts = overrun_cuts(budgets, list(self.live.values()), self.now)
         for lease, ends_at, facts in cuts:
             noticed = self.ledger.notice(lease, ends_at, self.now, why=Code.BUDGET_SPENT.value)
-            self.leases[lease.id] = noticed
+            self._put(noticed)
             self.cuts[lease.id] = facts
             self._change(noticed, "noticed", Code.BUDGET_SPENT.value, facts)
+        self.look_at = min(overrun_due(budgets, list(self.live.values()), self.now), default=FOREVER)
         return bool(cuts)
+
+    def _accrue(self) -> None:
+        for lease in list(self.live.values()):
+            self._put(self.ledger.accrue(lease, self.now))
 
     # -- events --------------------------------------------------------------------------------------------------
 
-    def handle(self, event: Any) -> None:
+    def handle(self, event: Event) -> None:
         """Raises ValueError with a sentence for an event that makes no sense at this time."""
         match event:
             case AskEvent(ask, count):
                 self._ask(ask, count)
             case ReleaseEvent(lease_id) | CancelEvent(lease_id):
-                for lease in self._named(lease_id):
-                    self._release(lease, "released")
+                self._release([lease for lease in self._named(lease_id) if lease.live], "released")
             case ExtendEvent(lease_id, minutes):
                 for lease in self._named(lease_id):
                     self._extend(lease, minutes)
@@ -197,25 +217,26 @@ class _Run:
         )
 
     def _decide_and_book(self, ask: Ask) -> Decision:
-        snapshot = self._snapshot(ask.person)
-        decision = decide(snapshot, ask, self.now)
+        decision = decide(self._snapshot(ask.person, ask.pool), ask, self.now)
         if isinstance(decision, Admit):
-            lease = self.ledger.book(ask, decision, self.now)
-            self.leases[ask.id] = self.ledger.run(lease, self.now)
-        return first_end(decision, self._live(), self.policy)
+            lease = self.ledger.run(self.ledger.book(ask, decision, self.now), self.now)
+            self._put(lease)
+            # It cannot overdraw what it was admitted to, but what runs now may outlive its periods and grants.
+            self.look_at = min([self.look_at, *overrun_due(self.ledger.budgets, [lease], self.now)])
+            return decision
+        return first_end(decision, list(self.live.values()), self.policy)
 
     def _extend(self, lease: Lease, minutes: int) -> None:
         if not lease.live:
             self._change(lease, "extended", "lease-over", {})
             return
-        end = decide_extension(self._snapshot(lease.person), lease, minutes, self.now)
-        if isinstance(end, Decision):
-            assert not isinstance(end, Admit)
+        end = decide_extension(self._snapshot(lease.person, lease.pool), lease, minutes, self.now)
+        if not isinstance(end, End):
             self._change(lease, "extended", end.code.value, dict(end.facts))
             return
         if end.at > lease.ends_at:
             lease = self.ledger.extend(lease, end.at, self.now)
-            self.leases[lease.id] = lease
+            self._put(lease)
             self.cuts[lease.id] = end.cut_by
         self._change(lease, "extended", None, {"cut_by": end.cut_by})
 
@@ -233,15 +254,19 @@ class _Run:
         )
         if grant.until <= self.now:
             raise ValueError("the grant has run out before it is made; give a later `until`")
+        self._accrue()  # what has run until now is not for this grant to pay
         self.ledger.grant(grant)
+        self.look_at = self.now
 
     def _load(self, policy: Policy) -> None:
+        self._accrue()
         charges = [(self.leases[charge.lease], charge.day, charge.units) for charge in self.ledger.charges]
-        sums = refold(policy, self._live(), charges, self.ledger.sums, self.ledger.grants, since=self.now)
+        sums = refold(policy, self.live.values(), charges, self.ledger.sums, self.ledger.grants, since=self.now)
         old = self.ledger
         self.ledger = Ledger(policy, sums, old.grants, longest_slice=DAY)
         self.ledger.charges = old.charges
-        self._promote()
+        self.look_at = self.now
+        self._promote([lease for lease in self.live.values() if not lease.guaranteed])
 
     # -- parts -------------------------------------------------------------------------------------------------
 
@@ -249,23 +274,46 @@ class _Run:
     def policy(self) -> Policy:
         return self.ledger.policy
 
-    def _live(self) -> list[Lease]:
-        return [lease for lease in self.leases.values() if lease.live]
+    def _put(self, lease: Lease) -> None:
+        self.leases[lease.id] = lease
+        if lease.live:
+            self.live[lease.id] = lease
+        else:
+            self.live.pop(lease.id, None)
 
     def _named(self, lease_id: str) -> Iterator[Lease]:
         for one in self.parts.get(lease_id, [lease_id]):
             if one in self.leases:
                 yield self.leases[one]
 
-    def _snapshot(self, person: str) -> Snapshot:
+    def _snapshot(self, person: str, pool: str) -> Snapshot:
         people = self.scenario.people
         if people is None:
             people = {person: Person(person, any_pool=True)}
-        own = [lease for lease in self._live() if lease.person == person]
-        return Snapshot(self.ledger.tree, self.ledger.sums, self.scenario.nodes, self.ledger.grants, people, own)
+        own = [lease for lease in self.live.values() if lease.person == person]
+        sums = self._with_accrued(person, pool) if pool in self.policy.pools else self.ledger.sums
+        return Snapshot(self.ledger.tree, sums, self.scenario.nodes, self.ledger.grants, people, own)
+
+    def _with_accrued(self, person: str, pool: str) -> Sums:
+        """The sums as if every lease had been charged just now, in the budgets that bind this person in this pool."""
+        refs = binding(self.policy, self.policy.path(pool), person)
+        sums = self.ledger.sums.copy() if refs else self.ledger.sums
+        budgets = Budgets(self.policy, sums, self.ledger.grants)
+        for of in refs:
+            window = window_at(of.budget, self.now, self.policy.timezone)
+            accrued = sum(
+                lease.cost * (self.now - max(lease.charged_until, window.start if window else self.now))
+                for lease in self.live.values()
+                if lease.cost and of.pool in lease.path and of.person in ("", lease.person)
+            )
+            if window is not None and accrued:
+                # Since everything was charged last, no period or grant has ended: what accrued can go in at once.
+                budgets.charge(of, self.now - 1, accrued)
+                sums.add(of.key("committed", window), -accrued)
+        return sums
 
     def _record(self, fact: LeaseFact) -> Lease:
-        snapshot = self._snapshot(fact.person)
+        snapshot = Snapshot(self.ledger.tree, self.ledger.sums, self.scenario.nodes)
         ask = Ask(fact.id, fact.person, fact.pool, fact.amounts, kind=fact.kind, server=fact.id)
         guaranteed = self.ledger.would_be_guaranteed(ask) if fact.borrowed is None else not fact.borrowed
         ends = fact.ends if fact.ends is not None else max(self.now, fact.started + self.policy.session(fact.pool).max)
@@ -279,15 +327,25 @@ class _Run:
             guaranteed=guaranteed,
         )
 
-    def _release(self, lease: Lease, why: str) -> None:
-        if lease.live:
-            self.leases[lease.id] = self.ledger.release(lease, self.now, why=why)
-            self._promote()
+    def _release(self, leases: Sequence[Lease], why: str) -> None:
+        """All of them, and only then what that causes: none is promoted that ends now as well."""
+        freed: set[tuple[str, str]] = set()
+        for lease in leases:
+            self._put(self.ledger.release(lease, self.now, why=why))
+            freed |= self._homes(lease)
+        if freed:
+            borrowed = (lease for lease in self.live.values() if not lease.guaranteed)
+            self._promote([lease for lease in borrowed if not freed.isdisjoint(self._homes(lease))])
 
-    def _promote(self) -> None:
-        borrowed = [lease for lease in self._live() if not lease.guaranteed]
+    def _homes(self, lease: Lease) -> set[tuple[str, str]]:
+        """The guarantees that the lease draws on, or would if it were not borrowed."""
+        pool = charged_pool(self.policy, lease)
+        homes = ((self.policy.home(pool, resource) if pool else None, resource) for resource in lease.amounts)
+        return {(home, resource) for home, resource in homes if home is not None and lease.amounts[resource]}
+
+    def _promote(self, borrowed: Sequence[Lease]) -> None:
         for lease in self.ledger.promote(borrowed, self.now):
-            self.leases[lease.id] = lease
+            self._put(lease)
             self._change(lease, "promoted", None, {})
 
     # -- what is told ------------------------------------------------------------------------------------------
@@ -329,6 +387,7 @@ class _Run:
         return self.policy.local(instant).isoformat()
 
     def outcome(self) -> Outcome:
+        self._accrue()
         return Outcome(
             decisions=self.decisions,
             pools={name: pool_numbers(self.ledger, name) for name in self.policy.pools},

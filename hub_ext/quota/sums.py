@@ -74,7 +74,9 @@ class Sums:
     __hash__ = None  # type: ignore[assignment]  # mutable
 
     def copy(self) -> Sums:
-        return Sums(self._values)
+        copied = Sums()
+        copied._values = self._values.copy()
+        return copied
 
     def take_changes(self) -> dict[SumKey, int]:
         """The keys set since the last call with their values now, for the store to write."""

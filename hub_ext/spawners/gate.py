@@ -147,6 +147,8 @@ class GateMixin(Spawner):
         except StoreUnavailable as error:
             # Nothing is lost: reconcile sees that nothing runs any more, and charges until it was last seen.
             self.log.warning("Lease %s is given back later by reconcile: %s", lease_id, error)
+        # Here and not in `clear_state`, which `poll` calls as soon as a process is gone, before this hook.
+        self.lease_id, self.lease, self.chosen = "", None, None
 
     def _why_it_ended(self) -> str:
         """A reason the clock or an operator wrote down before counts more than this one."""
@@ -170,10 +172,6 @@ class GateMixin(Spawner):
     def load_state(self, state: dict[str, Any]) -> None:
         super().load_state(state)
         self.lease_id = str(state.get("lease") or "")
-
-    def clear_state(self) -> None:
-        super().clear_state()
-        self.lease_id, self.lease, self.chosen = "", None, None
 
     # -- small things -------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import psutil
 
@@ -26,8 +27,16 @@ def this_machine(
     """
     name = socket.gethostname()
     if simulated_node is not None:
-        capacity = {resource: parse_amount(resource, value, rounding="down") for resource, value in simulated_node.items()}
-        gpus = {resource.removeprefix("gpu."): amount // MILLI for resource, amount in capacity.items() if is_gpu(resource)}
+        capacity = {
+            resource: parse_amount(resource, value, rounding="down")
+            for resource, value in simulated_node.items()
+            if _resource(resource)
+        }
+        gpus = {
+            resource.removeprefix("gpu."): amount // MILLI
+            for resource, amount in capacity.items()
+            if is_gpu(resource)
+        }
         _known(gpus, classes)
         return Node(name, capacity, _pretended(gpus), simulated=True)
     pretended = {gpu: count for gpu, count in (simulated_gpus or {}).items() if count}
@@ -50,52 +59,78 @@ def real_devices(classes: Mapping[str, GpuClass]) -> tuple[Device, ...]:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
         return ()
+    devices: list[Device] = []
     try:
-        devices = []
         for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            for part in _slices(pynvml, handle) or [handle]:
-                memory = int(pynvml.nvmlDeviceGetMemoryInfo(part).total) // MIB
-                gpu_class = _class_of(memory, classes)
-                if gpu_class is not None:
-                    uuid = pynvml.nvmlDeviceGetUUID(part)
-                    devices.append(Device(uuid.decode() if isinstance(uuid, bytes) else uuid, gpu_class))
-        return tuple(devices)
+            try:
+                handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+                devices += [
+                    device for part in _parts(pynvml, handle) if (device := _device(pynvml, part, classes))
+                ]
+            except pynvml.NVMLError:
+                continue  # one that fell off the bus hides none of the others
     except pynvml.NVMLError:
         return ()
     finally:
         pynvml.nvmlShutdown()
+    return tuple(devices)
 
 
-def _slices(pynvml: object, handle: object) -> list[object]:
-    nvml: object = pynvml
+def _parts(pynvml: Any, handle: object) -> list[object]:
+    """The GPU itself, or, in MIG mode, its slices: none where nobody made any, since it then runs nothing whole."""
     try:
-        current, _pending = nvml.nvmlDeviceGetMigMode(handle)  # type: ignore[attr-defined]
-        if not current:
-            return []
-        count = nvml.nvmlDeviceGetMaxMigDeviceCount(handle)  # type: ignore[attr-defined]
-    except nvml.NVMLError:  # type: ignore[attr-defined]
-        return []
+        current, _pending = pynvml.nvmlDeviceGetMigMode(handle)
+    except pynvml.NVMLError:
+        return [handle]  # it knows no MIG
+    if not current:
+        return [handle]
     found = []
-    for index in range(count):
+    for index in range(pynvml.nvmlDeviceGetMaxMigDeviceCount(handle)):
         try:
-            found.append(nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))  # type: ignore[attr-defined]
-        except nvml.NVMLError:  # type: ignore[attr-defined]
+            found.append(pynvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index))
+        except pynvml.NVMLError:
             continue  # this slot has no slice
     return found
 
 
+def _device(pynvml: Any, part: object, classes: Mapping[str, GpuClass]) -> Device | None:
+    gpu_class = _class_of(int(pynvml.nvmlDeviceGetMemoryInfo(part).total) // MIB, classes)
+    if gpu_class is None:
+        return None
+    uuid = pynvml.nvmlDeviceGetUUID(part)
+    return Device(uuid.decode() if isinstance(uuid, bytes) else uuid, gpu_class)
+
+
 def _class_of(memory: int, classes: Mapping[str, GpuClass]) -> str | None:
-    near = [(abs(gpu.memory - memory), name) for name, gpu in classes.items() if abs(gpu.memory - memory) * 8 <= gpu.memory]
+    near = [
+        (abs(gpu.memory - memory), name)
+        for name, gpu in classes.items()
+        if abs(gpu.memory - memory) * 8 <= gpu.memory
+    ]
     return min(near)[1] if near else None
+
+
+def _resource(name: str) -> bool:
+    """Raises BadInput for what no server ever asks for: a misspelt size would be no size at all."""
+    if name not in ("cpu", "memory") and not is_gpu(name):
+        raise BadInput(
+            f"The settings simulate {name!r}, which is no resource; write cpu, memory, or gpu. and a class."
+        )
+    return True
 
 
 def _known(gpus: Iterable[str], classes: Mapping[str, GpuClass]) -> None:
     for name in gpus:
         if name not in classes:
             known = ", ".join(classes) or "none"
-            raise BadInput(f"The settings simulate GPUs of class {name!r}, which the policy does not have (known: {known}).")
+            raise BadInput(
+                f"The settings simulate GPUs of class {name!r}, which the policy does not have (known: {known})."
+            )
 
 
 def _pretended(gpus: Mapping[str, int]) -> tuple[Device, ...]:
-    return tuple(Device(f"SIMULATED-{name}-{index}", name) for name, count in sorted(gpus.items()) for index in range(count))
+    return tuple(
+        Device(f"SIMULATED-{name}-{index}", name)
+        for name, count in sorted(gpus.items())
+        for index in range(count)
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from hub_ext.core.amounts import MIB, Amounts
 CGROUPS = Path("/sys/fs/cgroup")
 PERIOD = 100_000
 """The period of CPU limits in microseconds."""
+LEAST_QUOTA = 1_000
+"""Of each period, in microseconds: the kernel refuses less."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +47,7 @@ class Limits:
     def remove(self, lease: str) -> None:
         """Remove the lease's groups once nothing runs in them."""
         for tree in self.trees:
-            try:
-                (tree / lease).rmdir()
-            except OSError:
-                continue  # not made, or not empty yet
+            _remove(tree / lease)
 
     def _values(self, tree: Path, amounts: Amounts) -> list[tuple[str, str]]:
         memory, cpu = amounts.get("memory"), amounts.get("cpu")
@@ -57,10 +57,14 @@ class Limits:
         elif memory and tree.parent.name == "memory":
             values.append(("memory.limit_in_bytes", str(memory * MIB)))
         if cpu and self.version == 2:
-            values.append(("cpu.max", f"{cpu * PERIOD // 1000} {PERIOD}"))
+            values.append(("cpu.max", f"{_cpu_quota(cpu)} {PERIOD}"))
         elif cpu and tree.parent.name == "cpu":
-            values += [("cpu.cfs_period_us", str(PERIOD)), ("cpu.cfs_quota_us", str(cpu * PERIOD // 1000))]
+            values += [("cpu.cfs_period_us", str(PERIOD)), ("cpu.cfs_quota_us", str(_cpu_quota(cpu)))]
         return values
+
+
+def _cpu_quota(cpu: int) -> int:
+    return max(LEAST_QUOTA, cpu * PERIOD // 1000)
 
 
 def entering(folders: tuple[Path, ...]) -> Callable[[], None]:
@@ -74,20 +78,25 @@ def entering(folders: tuple[Path, ...]) -> Callable[[], None]:
 
 
 def find_limits(state: Path, *, root: Path = CGROUPS) -> Limits:
-    """What this system allows to the user we run as."""
+    """What this system allows to the user we run as. Where it allows nothing, nothing is left behind."""
     ours = f"hangang-hub-{hashlib.sha256(str(state).encode()).hexdigest()[:8]}"
-    return _version_2(root, ours) or _version_1(root, ours) or Limits()
+    limits = _version_2(root, ours) or _version_1(root, ours) or Limits()
+    for tree in limits.trees:
+        for former in [entry for entry in tree.iterdir() if entry.is_dir()]:
+            _remove(former)  # of a server that ended while no hub ran
+    return limits
 
 
 def _version_2(root: Path, ours: str) -> Limits | None:
+    tree = root / ours
     try:
         if not {"cpu", "memory"} <= set((root / "cgroup.controllers").read_text().split()):
             return None
         (root / "cgroup.subtree_control").write_text("+cpu +memory")
-        tree = root / ours
         tree.mkdir(exist_ok=True)
         (tree / "cgroup.subtree_control").write_text("+cpu +memory")
     except OSError:
+        _remove(tree)
         return None
     return Limits(2, (tree,))
 
@@ -97,10 +106,18 @@ def _version_1(root: Path, ours: str) -> Limits | None:
     try:
         for tree, needed in zip(trees, ("memory.limit_in_bytes", "cpu.cfs_quota_us"), strict=True):
             if not (tree.parent / "cgroup.procs").exists():
-                return None
+                raise FileNotFoundError(tree.parent)
             tree.mkdir(exist_ok=True)
             if not (tree / needed).exists():
-                return None
+                raise FileNotFoundError(tree / needed)
     except OSError:
+        for tree in trees:
+            _remove(tree)
         return None
     return Limits(1, trees)
+
+
+def _remove(group: Path) -> None:
+    """A group in which something runs, or with groups below it, stays."""
+    with suppress(OSError):
+        group.rmdir()

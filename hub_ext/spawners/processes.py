@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,20 @@ KILL_SECONDS = 5
 
 def labels(state: Path, lease: str, facts: Mapping[str, Any]) -> dict[str, str]:
     """The environment by which a process is known as ours, with what an adoption needs to know."""
-    return {STATE_LABEL: str(state), LEASE_LABEL: lease, FACTS_LABEL: json.dumps(facts, separators=(",", ":"))}
+    return {
+        STATE_LABEL: str(state),
+        LEASE_LABEL: lease,
+        FACTS_LABEL: json.dumps(facts, separators=(",", ":")),
+    }
 
 
 def handle_of(process: psutil.Process) -> str:
-    """Names one process for good: pids are used again, pids with their start time are not."""
-    return f"{process.pid}@{process.create_time():.2f}"
+    """Names one process for good: pids are used again, pids with their start time are not.
+
+    The time counts from the machine's start, which is named as well: the time of day may be set at any moment, and
+    then every process would seem to be another one. Raises psutil.NoSuchProcess.
+    """
+    return f"{process.pid}@{_began(process)}@{_machine_start()}"
 
 
 def process_of(handle: str) -> psutil.Process | None:
@@ -38,9 +47,28 @@ def process_of(handle: str) -> psutil.Process | None:
     try:
         process = psutil.Process(int(handle.partition("@")[0]))
         alive = handle_of(process) == handle and process.status() != psutil.STATUS_ZOMBIE
-    except (psutil.Error, ValueError):
+    except (psutil.Error, ValueError, OverflowError):
         return None
     return process if alive else None
+
+
+def _began(process: psutil.Process) -> int:
+    """In the kernel's ticks since the machine's start; elsewhere than on Linux, in hundredths of a second since 1970."""
+    if not psutil.LINUX:
+        return int(process.create_time() * 100)
+    try:
+        # The process may have any name, also one with spaces and brackets.
+        after_name = Path(f"/proc/{process.pid}/stat").read_bytes().rpartition(b")")[2]
+    except OSError as error:
+        raise psutil.NoSuchProcess(process.pid) from error
+    return int(after_name.split()[19])
+
+
+def _machine_start() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 class LocalWorld:
@@ -52,16 +80,22 @@ class LocalWorld:
 
     def running(self) -> list[Running]:
         """Per lease the server's process (the oldest) as `main`, and beside it what else carries the label."""
-        found: dict[str, list[psutil.Process]] = {}
+        found: dict[str, list[tuple[int, int, Running]]] = {}
         for process, environment in self._labelled():
-            found.setdefault(environment[LEASE_LABEL], []).append(process)
-        result = []
-        for lease, processes in found.items():
-            for index, process in enumerate(sorted(processes, key=lambda one: (one.create_time(), one.pid))):
-                running = self._running(lease, process, main=index == 0)
-                if running is not None:
-                    result.append(running)
-        return result
+            lease = environment[LEASE_LABEL]
+            try:
+                started_at = int(process.create_time())
+                running = Running(
+                    lease, handle_of(process), started_at, False, self.node, read_facts(environment)
+                )
+                found.setdefault(lease, []).append((_began(process), process.pid, running))
+            except psutil.Error:
+                continue  # gone meanwhile
+        return [
+            replace(running, main=index == 0)
+            for processes in found.values()
+            for index, (_, _, running) in enumerate(sorted(processes, key=lambda one: one[:2]))
+        ]
 
     def stop(self, running: Running) -> None:
         """End everything that carries the lease's label: politely first, then for good."""
@@ -73,8 +107,8 @@ class LocalWorld:
             for process in processes:
                 try:
                     getattr(process, end)()
-                except psutil.NoSuchProcess:
-                    continue
+                except psutil.Error:
+                    continue  # gone meanwhile, or not ours to end
             _, alive = psutil.wait_procs(processes, timeout=patience)
             if not alive and not self.runs(lease):
                 return
@@ -92,28 +126,25 @@ class LocalWorld:
         }
 
     def _labelled(self) -> Iterator[tuple[psutil.Process, dict[str, str]]]:
-        for process in psutil.process_iter():
+        for known in psutil.process_iter():
             try:
-                environment = process.environ()
-                if environment.get(STATE_LABEL) != self.state or LEASE_LABEL not in environment:
+                environment = known.environ()
+                lease = environment.get(LEASE_LABEL, "")
+                # Whoever runs a process writes its labels: what is no text names no lease.
+                if environment.get(STATE_LABEL) != self.state or not lease or not lease.isprintable():
                     continue
+                # `process_iter` remembers processes by their pid alone, also when that was used again.
+                process = psutil.Process(known.pid)
                 if process.status() != psutil.STATUS_ZOMBIE:
                     yield process, environment
             except (psutil.Error, OSError):
                 continue  # gone meanwhile, or not ours to read
-
-    def _running(self, lease: str, process: psutil.Process, *, main: bool) -> Running | None:
-        try:
-            facts = read_facts(process.environ())
-            return Running(lease, handle_of(process), int(process.create_time()), main, self.node, facts)
-        except (psutil.Error, OSError):
-            return None
 
 
 def read_facts(environment: Mapping[str, str]) -> dict[str, Any]:
     """What the label says of the lease; empty when it cannot be read."""
     try:
         facts = json.loads(environment.get(FACTS_LABEL, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return facts if isinstance(facts, dict) else {}

@@ -21,15 +21,31 @@ def browser() -> Iterator[Browser]:
         yield one
 
 
+@pytest.fixture(autouse=True)
+def nothing_runs_after(hub: EmbeddedHub) -> Iterator[None]:
+    """A test that fails leaves no server to the next."""
+    yield
+    if hub.leases():
+        hub.command("stop-servers")
+
+
 def signed_in(browser: Browser, hub: EmbeddedHub, name: str, *, locale: str = "en-US", width: int = 1200) -> Page:
     page = browser.new_context(locale=locale, viewport={"width": width, "height": 900}).new_page()
     page.set_default_timeout(60_000)
-    page.goto(f"{hub.url}/hub/login")
+    page.goto(f"{hub.url}/hub/login?next=/hub/home")
     page.fill("input[name=username]", name)
     page.fill("input[name=password]", PASSWORD)
     page.press("input[name=password]", "Enter")
-    page.wait_for_url(re.compile("/hub/(home|spawn)"))
+    page.wait_for_url("**/hub/home")
     return page
+
+
+def stop_server(page: Page, hub: EmbeddedHub) -> None:
+    """By the button on the home page."""
+    page.goto(f"{hub.url}/hub/home")
+    page.wait_for_load_state("networkidle")
+    page.get_by_role("button", name="Stop").click()
+    wait_for(lambda: not hub.leases(), "the lease is released")
 
 
 def test_a_student_signs_in_starts_a_slice_runs_the_notebook_and_stops(browser: Browser, hub: EmbeddedHub) -> None:
@@ -52,15 +68,16 @@ def test_a_student_signs_in_starts_a_slice_runs_the_notebook_and_stops(browser: 
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
-    wait_for(lambda: _all_ran(page), "every cell of the notebook ran", 180, every=0.5)
+    try:
+        wait_for(lambda: _all_ran(page), "every cell of the notebook ran", 180, every=0.5)
+    finally:
+        page.screenshot(path=screenshot_path("notebook"))
     assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr'] .ansi-red-fg").count() == 0
     assert page.locator(".jp-OutputArea-output img").count() >= 3
-    page.screenshot(path=screenshot_path("notebook"))
 
     page.goto(f"{hub.url}/hub/home")
     page.screenshot(path=screenshot_path("home"), full_page=True)
-    page.locator("#stop").click()
-    wait_for(lambda: not hub.leases(), "the lease is released")
+    stop_server(page, hub)
     assert "student" in hub.command("usage", "--by", "person")
     page.context.close()
 
@@ -93,9 +110,7 @@ def test_the_start_page_works_by_keyboard_alone(browser: Browser, hub: EmbeddedH
         raise AssertionError("Tab never reached the start button of the small CPU server")
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("/user/lead/lab"))
-    page.goto(f"{hub.url}/hub/home")
-    page.locator("#stop").click()
-    wait_for(lambda: not hub.leases(), "the lease is released")
+    stop_server(page, hub)
     page.context.close()
 
 

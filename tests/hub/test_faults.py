@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from hub_ext.spawners.processes import LocalWorld, process_of
 from tests.support.hub import ROOT, EmbeddedHub, Visitor, wait_for
@@ -197,9 +198,12 @@ def test_a_policy_with_a_fault_changes_nothing_and_a_good_one_counts_without_a_r
     assert student.start({"profile": "cpu-small"}).status_code in (201, 202)
     student.wait_until_ready()
 
-    policy.write_text(good.replace("servers: ", "servers: 0 #", 1) if "servers: " in good else good)
+    document = yaml.safe_load(good)
+    document["pools"]["hangang-univ"]["person"] = {"servers": 0}
+    policy.write_text(yaml.safe_dump(document, sort_keys=False))
     wait_for(lambda: "a new policy is in force" in hub.log("clock"), "the new policy counts")
     assert len(hub.leases()) == 1, "lowering a quota never kills anything"
+    assert student.start({"profile": "cpu-small"}, "second").status_code == 403
 
 
 def test_a_second_hub_on_the_same_state_says_so(make_hub: MakeHub) -> None:
@@ -237,8 +241,6 @@ def test_operators_release_a_lease_with_a_reason(make_hub: MakeHub) -> None:
 
 def test_a_lease_that_is_over_is_stopped_by_the_clock(make_hub: MakeHub, tmp_path: Path) -> None:
     policy = (ROOT / "policy" / "pools.yaml").read_text()
-    import yaml
-
     document = yaml.safe_load(policy)
     for pool in document["pools"].values():
         pool["session"] = {**pool.get("session", {}), "min": "5s", "max": "20s"}

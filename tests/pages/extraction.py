@@ -27,7 +27,9 @@ def used_messages() -> dict[Message, list[str]]:
     for path in sorted((PACKAGE / "pages" / "templates").rglob("*.html")):
         name = path.relative_to(PACKAGE.parent).as_posix()
         options = {"silent": "false", "trim_blocks": "true", "lstrip_blocks": "true"}
-        for line, _, message, _ in babel_extract(BytesIO(path.read_bytes()), ("_", "gettext", "ngettext"), [], options):
+        for line, _, message, _ in babel_extract(
+            BytesIO(path.read_bytes()), ("_", "gettext", "ngettext"), [], options
+        ):
             # Jinja's tool gives every argument of a call, null for those that are no text.
             said = message if isinstance(message, str) else _texts(message)
             found.setdefault(said, []).append(f"{name}:{line}")

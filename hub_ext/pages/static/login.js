@@ -1,5 +1,5 @@
 "use strict";
-// Says when the page came over an open connection, shows the password, fills in a demo's people.
+// Says when the page came over an open connection, shows the password, fills in the name of a demo's person.
 (function () {
   if (!window.isSecureContext) {
     document.getElementById("insecure-login-warning")?.classList.remove("hidden");
@@ -20,12 +20,7 @@
   document.querySelectorAll(".hg-demo__person").forEach((person) => {
     person.addEventListener("click", () => {
       name.value = person.dataset.name;
-      if (person.dataset.password) {
-        password.value = person.dataset.password;
-        form.requestSubmit();
-      } else {
-        password.focus();
-      }
+      password.focus();
     });
   });
   form.addEventListener("submit", () => {

@@ -53,7 +53,7 @@
     const sizes = [["day", 86400], ["hour", 3600], ["minute", 60]];
     const [unit, size] = sizes.find(([, size]) => Math.abs(seconds) >= size) || ["second", 1];
     element.title = then.toLocaleString(document.documentElement.lang);
-    element.textContent = format.format(Math.trunc(seconds / size), unit);
+    element.textContent = format.format(Math.round(seconds / size), unit);
   };
 
   document.addEventListener("DOMContentLoaded", () => {

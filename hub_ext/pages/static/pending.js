@@ -9,7 +9,7 @@ window.require(["jquery", "jhapi"], function ($, JHAPI) {
   const log = document.getElementById("progress-log");
   const QUIET = 15000;
   let heard = Date.now();
-  let failed = false;
+  let over = false;
 
   function step(event) {
     const text = event.ready ? words.ready : event.message || "";
@@ -40,7 +40,7 @@ window.require(["jquery", "jhapi"], function ($, JHAPI) {
       window.location.reload();
     }
     if (event.failed) {
-      failed = true;
+      over = true;
       steps.close();
       bar.classList.add("bg-danger");
       // JupyterHub shows why on this very address once the start is over.
@@ -49,7 +49,7 @@ window.require(["jquery", "jhapi"], function ($, JHAPI) {
   };
 
   async function look() {
-    if (failed || Date.now() - heard < QUIET) {
+    if (over || Date.now() - heard < QUIET) {
       return;
     }
     try {
@@ -69,6 +69,9 @@ window.require(["jquery", "jhapi"], function ($, JHAPI) {
   stop.addEventListener("click", () => {
     const api = new JHAPI(window.jhdata.base_url);
     const server = panel.dataset.server;
+    // From here on the way leads to the person's servers, even if the server is ready in this very moment.
+    over = true;
+    steps.close();
     stop.disabled = true;
     status.textContent = words.stopping;
     const done = {
@@ -77,7 +80,7 @@ window.require(["jquery", "jhapi"], function ($, JHAPI) {
         window.location.assign(window.jhdata.base_url + "home");
       },
       error: (answer) => {
-        stop.disabled = false;
+        setTimeout(() => window.location.reload(), 3000);
         status.textContent = answer.responseJSON?.message || answer.statusText;
       },
     };

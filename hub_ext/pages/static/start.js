@@ -99,5 +99,5 @@
     }
   }
   tell();
-  setInterval(tell, 5000);
+  setInterval(tell, 1000);
 })();
