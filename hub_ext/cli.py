@@ -34,6 +34,8 @@ from hub_ext.settings import load_settings
 
 P = ParamSpec("P")
 CANNOT_UNDERSTAND = 2
+MOST_HOURS = 10**9
+"""No grant is larger; larger input is a mistake."""
 
 
 def tells_faults(command: Callable[P, None]) -> Callable[P, None]:
@@ -49,6 +51,9 @@ def tells_faults(command: Callable[P, None]) -> Callable[P, None]:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(1)
+        except OSError as error:
+            click.echo(f"{error.filename or 'A file'} cannot be used: {error.strerror or error}.", err=True)
+            sys.exit(1)
 
     return run
 
@@ -59,7 +64,10 @@ def _factory() -> Factory:
 
 def _who() -> str:
     """Who types the command, for the ledger."""
-    return pwd.getpwuid(os.getuid()).pw_name
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"  # in a container nobody need have a name
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -112,7 +120,9 @@ def _print_quota(policy: Policy) -> None:
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="The numbers in base units (milli-GPU, milli-cores, MiB).")
+@click.option(
+    "--json", "as_json", is_flag=True, help="The numbers in base units (milli-GPU, milli-cores, MiB)."
+)
 @tells_faults
 def pools(as_json: bool) -> None:
     """Show what each pool holds, uses and may still take."""
@@ -145,21 +155,23 @@ def leases(as_json: bool, everything: bool) -> None:
     if as_json:
         click.echo(json.dumps([lease_json(lease, policy) for lease in found], indent=2))
         return
-    rows: list[Sequence[str]] = [("lease", "person", "server", "pool", "profile", "amounts", "state", "how", "ends")]
-    for lease in found:
-        rows.append(
-            (
-                lease.id,
-                lease.person,
-                lease.server or "(default)",
-                lease.pool,
-                lease.profile or "",
-                _amounts(lease),
-                lease.state.value if lease.live else f"released: {lease.reason or ''}",
-                "guaranteed" if lease.guaranteed else f"borrowed from {lease.lender}",
-                policy.local(lease.ends_at).strftime("%Y-%m-%d %H:%M"),
-            )
+    rows: list[Sequence[str]] = [
+        ("lease", "person", "server", "pool", "profile", "amounts", "state", "how", "ends")
+    ]
+    rows += [
+        (
+            lease.id,
+            lease.person,
+            lease.server or "(default)",
+            lease.pool,
+            lease.profile or "",
+            _amounts(lease),
+            lease.state.value if lease.live else f"released: {lease.reason or ''}",
+            "guaranteed" if lease.guaranteed else f"borrowed from {lease.lender}",
+            policy.local(lease.ends_at).strftime("%Y-%m-%d %H:%M"),
         )
+        for lease in found
+    ]
     click.echo(_table(rows) if len(rows) > 1 else "No lease: nothing runs.")
 
 
@@ -222,12 +234,16 @@ def _only_prefix(found: Iterable[Lease], start: str) -> Lease:
 def stop_servers(why: str) -> None:
     """End every server on this machine, also while the hub is down."""
     factory = _factory()
-    count = 0
-    for lease_id in {running.lease for running in factory.world.running()}:
+    # All of them before the first word to a database that may not take part.
+    found = {running.lease for running in factory.world.running()}
+    for lease_id in found:
         factory.world.stop_lease(lease_id)
+    left = {running.lease for running in factory.world.running()} & found
+    click.echo(f"{len(found - left)} server(s) ended.")
+    for lease_id in found - left:
         factory.admission.release_now(lease_id, _who(), why)
-        count += 1
-    click.echo(f"{count} server(s) ended.")
+    if left:
+        raise BadInput(f"Still running, and not ours to end: {', '.join(sorted(left))}.")
 
 
 def _date(_context: click.Context, parameter: click.Parameter, value: str | None) -> date | None:
@@ -236,14 +252,18 @@ def _date(_context: click.Context, parameter: click.Parameter, value: str | None
     try:
         return date.fromisoformat(value)
     except ValueError:
-        raise click.BadParameter(f"{value!r} is not a date; write for example 2027-03-02", param=parameter) from None
+        raise click.BadParameter(
+            f"{value!r} is not a date; write for example 2027-03-02", param=parameter
+        ) from None
 
 
 @main.command()
 @click.option("--from", "first", callback=_date, help="First day (default: the first of this month).")
 @click.option("--to", "last", callback=_date, help="Last day, included (default: today).")
 @click.option("--by", type=click.Choice(["pool", "person"]), default="pool", show_default=True)
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@click.option(
+    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
+)
 @tells_faults
 def usage(first: date | None, last: date | None, by: str, form: str) -> None:
     """Report GPU-hours by pool (with all below it) or person."""
@@ -333,7 +353,9 @@ def _outcome_table(outcome: Outcome) -> str:
 @click.argument("hours")
 @click.option("--why", required=True)
 @click.option("--until", required=True, help="Last day (2027-03-31), or a time with its zone.")
-@click.option("--period", help="Which budget, where the pool has several: day, week, month, quarter, year, term.")
+@click.option(
+    "--period", help="Which budget, where the pool has several: day, week, month, quarter, year, term."
+)
 @click.option("--person", help="Whose, where the budget is each person's.")
 @tells_faults
 def grant(pool: str, hours: str, why: str, until: str, period: str | None, person: str | None) -> None:
@@ -343,8 +365,8 @@ def grant(pool: str, hours: str, why: str, until: str, period: str | None, perso
         amount = Decimal(hours)
     except InvalidOperation:
         raise BadInput(f"{hours!r} is not a number of hours; write for example 50 or 12.5") from None
-    if not amount.is_finite() or not 0 < amount <= 10**9:
-        raise BadInput(f"{hours!r} hours cannot be granted; write a number above 0")
+    if not amount.is_finite() or not 0 < amount <= MOST_HOURS or not hours_to_cost_units(amount):
+        raise BadInput(f"{hours!r} hours cannot be granted; write a number above 0, and at most {MOST_HOURS}")
     with factory.store.reading() as txn:
         policy = txn.policy
     end = _until(until, policy)
@@ -352,18 +374,22 @@ def grant(pool: str, hours: str, why: str, until: str, period: str | None, perso
         pool, hours_to_cost_units(amount), end, why=why, who=_who(), period=period, person=person
     )
     whose = f"{person} in {pool}" if person else pool
-    click.echo(f"Granted {amount} GPU-h to {whose}, budget {made.budget}, until {policy.local(end):%Y-%m-%d %H:%M}.")
+    click.echo(
+        f"Granted {amount} GPU-h to {whose}, budget {made.budget}, until {policy.local(end):%Y-%m-%d %H:%M}."
+    )
 
 
 def _until(text: str, policy: Policy) -> Instant:
     """A date counts with its whole day."""
     try:
-        if len(text) == 10:
-            return first_instant(date.fromisoformat(text) + timedelta(days=1), policy.timezone)
+        return first_instant(date.fromisoformat(text) + timedelta(days=1), policy.timezone)
+    except (ValueError, OverflowError):
+        pass  # no date, or one beyond all time
+    try:
         moment = datetime.fromisoformat(text)
+        return instant_of(moment if moment.tzinfo else moment.replace(tzinfo=policy.timezone))
     except (ValueError, OverflowError):
         raise BadInput(f"{text!r} is not a date; write for example 2027-03-31") from None
-    return instant_of(moment if moment.tzinfo else moment.replace(tzinfo=policy.timezone))
 
 
 @main.group()
@@ -388,7 +414,10 @@ def db_upgrade() -> None:
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(str(row[i])) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return "\n".join(
+        "  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
 
 
 def _signed(resource: str, amount: int) -> str:
@@ -396,7 +425,9 @@ def _signed(resource: str, amount: int) -> str:
 
 
 def _amounts(lease: Lease) -> str:
-    return " ".join(f"{r.removeprefix('gpu.')}={format_amount(r, a)}" for r, a in sorted(lease.amounts.items()))
+    return " ".join(
+        f"{r.removeprefix('gpu.')}={format_amount(r, a)}" for r, a in sorted(lease.amounts.items())
+    )
 
 
 def _hours(units: int) -> float:

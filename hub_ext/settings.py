@@ -10,18 +10,21 @@ import json
 import os
 import secrets
 import socket
+import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hub_ext.core.errors import BadInput
+from hub_ext.core.errors import BadInput, FaultyDocument
 from hub_ext.documents import Document, read_document, validate
 
 SETTINGS_FILE = "hub.yaml"
 LEAST_PASSWORD = 8
+FROM_ENVIRONMENT = ("port", "state", "database_url", "demo_password", "log_level")
 
 
 class Settings(BaseModel):
@@ -84,20 +87,34 @@ class Settings(BaseModel):
 
 def load_settings(file: Path | None = None, environment: Mapping[str, str] = os.environ) -> Settings:
     """The settings in force. Raises FaultyDocument for a fault in the file, BadInput for one in the environment."""
-    path = file or Path(environment.get("HUB_SETTINGS", SETTINGS_FILE))
-    document = read_document(path) if path.exists() or file else Document(str(path), {})
-    values: dict[str, Any] = {"root": path.parent.absolute(), **(document.data or {})}
-    validate(Settings, Document(document.file, values, document.lines))
-    for name in ("port", "state", "database_url", "demo_password", "log_level"):
+    named = file or (Path(environment["HUB_SETTINGS"]) if environment.get("HUB_SETTINGS") else None)
+    path = named or Path(SETTINGS_FILE)
+    # The default file may be missing; one that somebody named may not.
+    document = read_document(path) if named or path.exists() else Document(str(path), {})
+    values = _values(document)
+    for name in FROM_ENVIRONMENT:
         given = environment.get(f"HUB_{name.upper()}")
         if given:
             values[name] = given
     if environment.get("HANGANG_DATA"):
         values["data"] = str(Path(environment["HANGANG_DATA"]).absolute())
     try:
-        return Settings.model_validate(values)
-    except ValueError as error:
-        raise BadInput(f"A HUB_… environment variable cannot be used: {error}") from error
+        return Settings.model_validate({**values, "root": path.parent.absolute()})
+    except ValidationError as error:
+        # Not the value: it may be a password.
+        told = "; ".join(f"HUB_{str(one['loc'][0]).upper()}: {one['msg']}" for one in error.errors())
+        raise BadInput(f"The environment cannot be used as it is. {told}.") from error
+
+
+def _values(document: Document) -> dict[str, Any]:
+    """What the file says. Raises FaultyDocument with the line of every fault."""
+    values = {} if document.data is None else document.data
+    settings = validate(Settings, Document(document.file, values, document.lines))
+    if "root" in settings.model_fields_set:
+        raise FaultyDocument(
+            [document.fault(("root",), "root is always the folder of this file", "Remove it.")]
+        )
+    return dict(values)
 
 
 @dataclass(frozen=True)
@@ -116,28 +133,47 @@ class Secrets:
 def load_secrets(settings: Settings) -> Secrets:
     """The state folder's secrets; those that are missing are made. Safe when two processes come at once."""
     folder = settings.state_dir
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o700)
     path = folder / "secrets.json"
-    if not path.exists():
-        made = folder / f".secrets.{os.getpid()}"
-        made.touch(mode=0o600)
-        made.write_text(json.dumps(_new_secrets()))
-        try:
-            os.link(made, path)
-        except FileExistsError:
-            pass  # another process was first: its secrets count
-        finally:
-            made.unlink()
     try:
-        kept = json.loads(path.read_text())
-        cookie_secret = bytes.fromhex(kept.pop("cookie_secret"))
-        demo_password = settings.demo_password or kept["demo_password"]
-        if len(demo_password) < LEAST_PASSWORD:
-            raise BadInput(f"The demo password is too short: give HUB_DEMO_PASSWORD at least {LEAST_PASSWORD} characters.")
-        return Secrets(cookie_secret=cookie_secret, **{**kept, "demo_password": demo_password})
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadInput(f"{path} cannot be read; move it away and a new one is made (everybody signs in again)") from error
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        if not path.exists():
+            _make_secrets(path)
+    except OSError as error:
+        raise BadInput(
+            f"The state folder {folder} cannot be used ({error.strerror}); give HUB_STATE one that you may write to"
+        ) from error
+    try:
+        kept = _secrets_of(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(
+            f"{path} cannot be read; move it away and a new one is made (everybody signs in again)"
+        ) from error
+    password = settings.demo_password or kept.demo_password
+    if len(password) < LEAST_PASSWORD:
+        raise BadInput(
+            f"The demo password is too short: give HUB_DEMO_PASSWORD at least {LEAST_PASSWORD} characters."
+        )
+    return replace(kept, demo_password=password)
+
+
+def _make_secrets(path: Path) -> None:
+    """Written whole under another name first: nobody ever reads half of it."""
+    descriptor, made = tempfile.mkstemp(prefix=".secrets.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(_new_secrets(), file)
+        with suppress(FileExistsError):  # another process was first: its secrets count
+            os.link(made, path)
+    finally:
+        Path(made).unlink()
+
+
+def _secrets_of(kept: dict[str, Any]) -> Secrets:
+    """Raises for anything that `_new_secrets` would not make."""
+    if not all(isinstance(value, int if name.endswith("_port") else str) for name, value in kept.items()):
+        raise TypeError("a number where a text was, or the other way round")
+    return Secrets(**{**kept, "cookie_secret": bytes.fromhex(kept["cookie_secret"])})
 
 
 def _new_secrets() -> dict[str, Any]:

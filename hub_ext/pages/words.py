@@ -16,7 +16,7 @@ from hub_ext.profiles.selection import BadSelection
 from hub_ext.profiles.service import Chosen, Menu, Profiles
 from hub_ext.profiles.start import start_page
 from hub_ext.profiles.view import Hours, PoolChoice, StartFacts, StartPage
-from hub_ext.quota.explain import Explanation, explain, explain_borrowed, explain_cut
+from hub_ext.quota.explain import Explanation, Titles, explain, explain_borrowed, explain_cut
 from hub_ext.quota.model import Policy
 from hub_ext.quota.service import Answer
 
@@ -46,7 +46,7 @@ class PageWords:
     async def decision(self, answer: Answer, chosen: Chosen, language: Language) -> tuple[str, str]:
         decision = answer.decision
         assert not isinstance(decision, Admit)
-        told = Explains(answer.policy, speaker(answer.policy, language), answer.at).decision(decision)
+        told = self._explains(answer.policy, speaker(answer.policy, language), answer.at).decision(decision)
         try:
             page = self._page(await self.profiles.menu(chosen.person.name), language)
         except HubError:
@@ -58,7 +58,7 @@ class PageWords:
     def trouble(self, error: HubError, language: Language) -> tuple[str, str]:
         say = translator(language)
         if isinstance(error, BadSelection):
-            told = Explanation(str(error))
+            told = _unknown_choice(error, language)
         else:
             told = Explanation(
                 say("Starting is not possible at this moment: the hub's records cannot be reached."),
@@ -80,7 +80,12 @@ class PageWords:
             server=server,
             limits_enforced=self.limits_enforced,
         )
-        return start_page(facts, say, Explains(policy, say, preview.at))
+        return start_page(facts, say, self._explains(policy, say, preview.at))
+
+    def _explains(self, policy: Policy, say: Speaker, now: Instant) -> Explains:
+        titles = {profile.slug: profile.title for profile in self.profiles.catalogue}
+        titles |= {name: pool.title for name, pool in policy.pools.items()}
+        return Explains(say, titles, now)
 
     @staticmethod
     def server_line(spawner: Any, language: Language, policy: Policy) -> str:
@@ -94,20 +99,20 @@ class PageWords:
 
 @dataclass(frozen=True)
 class Explains:
-    """Codes and facts in words, for one policy, language and moment."""
+    """Codes and facts in words, in one language, at one moment; pools and profiles by their titles."""
 
-    policy: Policy
     say: Speaker
+    titles: Titles
     now: Instant
 
     def decision(self, decision: Wait | Refuse) -> Explanation:
-        return explain(decision.code, decision.facts, self.say, titles=titles(self.policy), now=self.now)
+        return explain(decision.code, decision.facts, self.say, titles=self.titles, now=self.now)
 
     def cut(self, cut_by: Mapping[str, Any], ends_at: Instant) -> str:
-        return explain_cut(cut_by, ends_at, self.say, titles=titles(self.policy), now=self.now)
+        return explain_cut(cut_by, ends_at, self.say, titles=self.titles, now=self.now)
 
     def borrowed(self, lender: str | None, notice: Seconds) -> str:
-        return explain_borrowed(lender, self.say, notice=notice, titles=titles(self.policy))
+        return explain_borrowed(lender, self.say, notice=notice, titles=self.titles)
 
 
 def speaker(policy: Policy, language: Language) -> Speaker:
@@ -115,9 +120,16 @@ def speaker(policy: Policy, language: Language) -> Speaker:
     return replace(translator(language), zone=policy.timezone, gpus=gpu_names(policy.gpu_classes))
 
 
-def titles(policy: Policy) -> dict[str, Mapping[str, str]]:
-    """What people call each pool, by language."""
-    return {name: pool.title for name, pool in policy.pools.items()}
+def _unknown_choice(error: BadSelection, language: Language) -> Explanation:
+    """The error's own sentence is English."""
+    say = translator(language)
+    if language == DEFAULT:
+        return Explanation(str(error))
+    known = ", ".join(error.known)
+    return Explanation(
+        say("What was chosen does not exist or is not open to you ({field}).", field=error.field or "-"),
+        say("There is: {names}.", names=known) if known else "",
+    )
 
 
 def _pool_choice(policy: Policy, pool: str) -> PoolChoice:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TypeVar
 
 from hub_ext.core.clock import Clock, Instant
@@ -81,7 +82,9 @@ class Admission:
             now = self._now(txn)
             # 1. Asking twice is asking once.
             existing = txn.lease(ask.id)
-            if existing is not None and existing.live:
+            if existing is not None and not existing.live:
+                raise BadInput(f"Ask {ask.id} was admitted before and is over; ask anew, with another id")
+            if existing is not None:
                 return Answer(_as_decision(existing), txn.policy, now, existing)
             # 2. A new start of a server takes over what that server still holds.
             own = txn.live_leases(person=ask.person)
@@ -94,18 +97,15 @@ class Admission:
             ledger = txn.ledger(_path(txn.policy, ask.pool), [ask.person])
             nodes = txn.nodes()
             snapshot = Snapshot(ledger.tree, ledger.sums, nodes, ledger.grants, {person.name: person}, own)
-            decision: Decision = decide(snapshot, ask, now)
+            live = cache(txn.live_leases)  # not read where nobody asks
+            decision, devices = _with_devices(decide(snapshot, ask, now), ask, nodes, live)
             # 4. Book, with devices where this machine's are handed out here.
             lease: Lease | None = None
             if isinstance(decision, Admit):
-                devices = _devices(txn, nodes, decision.node, ask)
-                if devices is None:
-                    decision = Wait(Code.NO_NODE_FREE, {"pool": ask.pool, "asked": dict(ask.amounts), "nodes": 1})
-                else:
-                    lease = ledger.book(ask, decision, now, devices=devices)
+                lease = ledger.book(ask, decision, now, devices=devices)
             # 5. A wait or refusal is written down as well: people ask later why.
-            if lease is None:
-                decision = first_end(decision, txn.live_leases(), txn.policy)
+            else:
+                decision = _first_end(decision, live, txn.policy)
                 ledger.entries.append(_decided(ask, decision, now))
             txn.save(ledger, [lease] if lease else [])
             return Answer(decision, txn.policy, now, lease)
@@ -118,15 +118,18 @@ class Admission:
         with self.store.reading() as txn:
             now = self._now(txn)
             policy = txn.policy
-            pools = {name for pool in {*person.pools, *(ask.pool for ask in asks)} for name in _path(policy, pool)}
+            pools = {
+                name for pool in {*person.pools, *(ask.pool for ask in asks)} for name in _path(policy, pool)
+            }
             ledger = txn.ledger(pools, [person.name])
             own = txn.live_leases(person=person.name)
             nodes = txn.nodes()
             snapshot = Snapshot(ledger.tree, ledger.sums, nodes, ledger.grants, {person.name: person}, own)
-            decisions = {ask.id: decide(snapshot, ask, now) for ask in asks}
-            if any(isinstance(decision, Wait) for decision in decisions.values()):
-                live = txn.live_leases()
-                decisions = {name: first_end(decision, live, policy) for name, decision in decisions.items()}
+            live = cache(txn.live_leases)
+            decisions = {}
+            for ask in asks:
+                decision, _ = _with_devices(decide(snapshot, ask, now), ask, nodes, live)
+                decisions[ask.id] = _first_end(decision, live, policy)
             return Preview(now, policy, decisions, self._budgets_of(ledger, person, now), own, nodes)
 
     def _budgets_of(self, ledger: Ledger, person: Person, now: Instant) -> list[BudgetState]:
@@ -152,16 +155,16 @@ class Admission:
         """What the lease ran is gone now, or never ran."""
         return await self.in_thread(self.release_now, lease_id, who, why)
 
-    def release_now(self, lease_id: str, who: str = "", why: str = "", at: Instant | None = None) -> Lease | None:
+    def release_now(
+        self, lease_id: str, who: str = "", why: str = "", at: Instant | None = None
+    ) -> Lease | None:
         with self.store.booking() as txn:
             lease = txn.lease(lease_id)
             if lease is None or not lease.live:
                 return lease
             return self._release(txn, lease, self._now(txn) if at is None else at, who=who, why=why)
 
-    def change(
-        self, lease_id: str, change: Change, expected: LeaseState | None = None
-    ) -> Lease | None:
+    def change(self, lease_id: str, change: Change, expected: LeaseState | None = None) -> Lease | None:
         """Put one change through the ledger; None where there is no such live lease (in the expected state)."""
         with self.store.booking() as txn:
             lease = txn.lease(lease_id)
@@ -175,7 +178,9 @@ class Admission:
     def _release(self, txn: Transaction, lease: Lease, at: Instant, *, who: str = "", why: str = "") -> Lease:
         """Release, and promote the borrowed leases that now fit a guarantee."""
         candidates = txn.borrowed_leases(_sharing_guarantee(txn.policy, lease))
-        ledger = txn.ledger(_loaded(txn.policy, [lease, *candidates]), {lease.person, *(c.person for c in candidates)})
+        ledger = txn.ledger(
+            _loaded(txn.policy, [lease, *candidates]), {lease.person, *(c.person for c in candidates)}
+        )
         released = ledger.release(lease, at, who=who, why=why)
         promoted = ledger.promote([c for c in candidates if c.id != lease.id], max(at, self._now(txn)))
         txn.save(ledger, [released, *promoted])
@@ -196,7 +201,15 @@ class Admission:
             return promoted
 
     def grant(
-        self, pool: str, units: int, until: Instant, *, why: str, who: str, period: str | None, person: str | None
+        self,
+        pool: str,
+        units: int,
+        until: Instant,
+        *,
+        why: str,
+        who: str,
+        period: str | None,
+        person: str | None,
     ) -> Grant:
         """Put a pot of hours beside one budget. Raises BadInput where it is not clear which, or has run out."""
         with self.store.booking() as txn:
@@ -275,12 +288,23 @@ def _last_alive(lease: Lease, now: Instant) -> Instant:
     return now if lease.started_at is None else max(lease.seen_at or 0, lease.charged_until)
 
 
-def _devices(txn: Transaction, nodes: Sequence[Node] | None, name: str | None, ask: Ask) -> tuple[str, ...] | None:
-    node = next((node for node in nodes or () if node.name == name), None)
+def _with_devices(
+    decision: Decision, ask: Ask, nodes: Sequence[Node] | None, live: Callable[[], Sequence[Lease]]
+) -> tuple[Decision, tuple[str, ...]]:
+    """The devices of an admitted ask; a wait where the machine has room by its numbers, but no device left."""
+    admitted = decision.node if isinstance(decision, Admit) else None
+    node = next((node for node in nodes or () if node.name == admitted), None)
     if node is None or not node.devices:
-        return ()
-    taken = {device for lease in txn.live_leases() if lease.node == name for device in lease.devices}
-    return choose_devices(node, ask.amounts, taken)
+        return decision, ()
+    taken = {device for lease in live() if lease.node == node.name for device in lease.devices}
+    devices = choose_devices(node, ask.amounts, taken)
+    if devices is None:
+        return Wait(Code.NO_NODE_FREE, {"pool": ask.pool, "asked": dict(ask.amounts), "nodes": 1}), ()
+    return decision, devices
+
+
+def _first_end(decision: Decision, live: Callable[[], Sequence[Lease]], policy: Policy) -> Decision:
+    return first_end(decision, live(), policy) if isinstance(decision, Wait) else decision
 
 
 def _as_decision(lease: Lease) -> Admit:
@@ -291,5 +315,11 @@ def _decided(ask: Ask, decision: Decision, now: Instant) -> Entry:
     assert not isinstance(decision, Admit)
     facts = {"ask": ask.id, "profile": ask.profile, "server": ask.server, "facts": plain(decision.facts)}
     return Entry(
-        EntryKind.DECIDED, now, pool=ask.pool, person=ask.person, who=ask.person, why=decision.code.value, facts=facts
+        EntryKind.DECIDED,
+        now,
+        pool=ask.pool,
+        person=ask.person,
+        who=ask.person,
+        why=decision.code.value,
+        facts=facts,
     )

@@ -190,11 +190,9 @@ def _no(decision: Decision, sentence: str, html: str) -> SpawnException:
     """403 for what waiting cannot cure, 409 with a time to try again for what it can."""
     match decision:
         case Refuse(code=code):
-            return SpawnException(sentence, reason=code.value, message_html=html, status_code=403)
+            return _outcome(403, code.value, sentence, html)
         case Wait(code=code):
-            error = SpawnException(sentence, reason=code.value, message_html=html, status_code=409)
-            error.headers = {"Retry-After": str(RETRY_SECONDS)}
-            return error
+            return _outcome(409, code.value, sentence, html)
         case Admit():
             raise AssertionError("an admitted ask has a lease")
 
@@ -202,10 +200,17 @@ def _no(decision: Decision, sentence: str, html: str) -> SpawnException:
 def _trouble(error: HubError, sentence: str, html: str) -> SpawnException:
     match error:
         case BadSelection():
-            return SpawnException(sentence, reason="bad-selection", message_html=html, status_code=400)
+            return _outcome(400, "bad-selection", sentence, html)
         case BadInput():
-            return SpawnException(sentence, reason="bad-input", message_html=html, status_code=400)
+            return _outcome(400, "bad-input", sentence, html)
         case _:
-            failure = SpawnException(sentence, reason="database-away", message_html=html, status_code=503)
-            failure.headers = {"Retry-After": str(RETRY_SECONDS)}
-            return failure
+            return _outcome(503, "database-away", sentence, html)
+
+
+def _outcome(status: int, reason: str, sentence: str, html: str) -> SpawnException:
+    error = SpawnException(sentence, reason=reason, message_html=html, status_code=status)
+    # `message_html` alone reaches only some of the hub's pages.
+    error.jupyterhub_message, error.jupyterhub_html_message = sentence, html
+    if status in (409, 503):
+        error.headers = {"Retry-After": str(RETRY_SECONDS)}
+    return error

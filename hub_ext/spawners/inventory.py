@@ -27,10 +27,10 @@ def this_machine(
     """
     name = socket.gethostname()
     if simulated_node is not None:
+        _are_resources(simulated_node)
         capacity = {
             resource: parse_amount(resource, value, rounding="down")
             for resource, value in simulated_node.items()
-            if _resource(resource)
         }
         gpus = {
             resource.removeprefix("gpu."): amount // MILLI
@@ -110,13 +110,13 @@ def _class_of(memory: int, classes: Mapping[str, GpuClass]) -> str | None:
     return min(near)[1] if near else None
 
 
-def _resource(name: str) -> bool:
-    """Raises BadInput for what no server ever asks for: a misspelt size would be no size at all."""
-    if name not in ("cpu", "memory") and not is_gpu(name):
-        raise BadInput(
-            f"The settings simulate {name!r}, which is no resource; write cpu, memory, or gpu. and a class."
-        )
-    return True
+def _are_resources(names: Iterable[str]) -> None:
+    """A misspelt size would be no size at all."""
+    for name in names:
+        if name not in ("cpu", "memory") and not is_gpu(name):
+            raise BadInput(
+                f"The settings simulate {name!r}, which is no resource; write cpu, memory, or gpu. and a class."
+            )
 
 
 def _known(gpus: Iterable[str], classes: Mapping[str, GpuClass]) -> None:

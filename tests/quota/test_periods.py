@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub_ext.quota.budget import first_instant, local_date, slices, window_at, windows_between
-from hub_ext.quota.model import Budget, Period, Policy, Pool, Term
+from hub_ext.quota.ledger import Ledger
+from hub_ext.quota.model import Budget, Lease, LeaseState, Period, Policy, Pool, Term
+from hub_ext.quota.sums import Sums
 from tests.support.builders import HOUR, ask, budget, decision, gpus, lease, played
 
 SEOUL, BERLIN, NEW_YORK, SAO_PAULO, HAVANA, ST_JOHNS, APIA, LORD_HOWE = map(
@@ -156,17 +158,18 @@ def test_a_days_hours_are_elapsed_ones(zone: str, now: str, hours: int) -> None:
     )
     assert decision(outcome, "a")["facts"]["cut_by"] is None
     assert budget(outcome, "univ")["used"] == 1
-    outcome = played(pools, lease_tick := {"at": f"+{hours - 1}h59m59s", "tick": True}, leases=[lease("l1", "univ", gpus(h200=1), ends="+48h")], now=now, policy={"zone": zone})
-    assert lease_tick
+    outcome = played(
+        pools,
+        {"at": f"+{hours - 1}h59m59s", "tick": True},
+        leases=[lease("l1", "univ", gpus(h200=1), ends="+48h")],
+        now=now,
+        policy={"zone": zone},
+    )
     assert budget(outcome, "univ")["used"] == hours * HOUR - 1
 
 
 def test_what_was_reported_for_a_day_never_changes() -> None:
     """A lease over the night of a clock change: each local date gets its own seconds, whenever it is charged."""
-    from hub_ext.quota.ledger import Ledger
-    from hub_ext.quota.model import Lease, LeaseState
-    from hub_ext.quota.sums import Sums
-
     policy = Policy(BERLIN, {}, {"p": Pool("p", budgets=(Budget(Decimal(9), Period.DAY),))})
     start = utc("2027-10-30T20:00")
     made = Lease("l", "p", "p", ("p",), {}, "server", True, None, 1, start, start + 40 * 3600, start, LeaseState.RUNNING, start)
