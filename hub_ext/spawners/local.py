@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import quote
 
 import psutil
 from jupyterhub.spawner import SimpleLocalProcessSpawner
 from jupyterhub.utils import random_port
-from traitlets import Unicode
+from traitlets import Unicode, default
 
 from hub_ext.core.amounts import MIB, MILLI
 from hub_ext.spawners.gate import GateMixin
@@ -79,8 +81,11 @@ class GatedLocalSpawner(GateMixin, SimpleLocalProcessSpawner):
 
     # -- what the process gets ---------------------------------------------------------------------------------------
 
-    def _default_home_dir(self) -> str:
-        return str(self.homes / self.user.name)
+    @default("home_dir")
+    def _home_of_the_person(self) -> str:
+        """One home per person, for all of their servers; no name leads out of the folder of homes."""
+        name = quote(self.user.name, safe="@+ ")
+        return str(self.homes / (f"%2E{name[1:]}" if name.startswith(".") else name))
 
     def get_args(self) -> list[str]:
         args = list(super().get_args())
@@ -91,6 +96,8 @@ class GatedLocalSpawner(GateMixin, SimpleLocalProcessSpawner):
     def user_env(self, env: dict[str, str]) -> dict[str, str]:
         env = super().user_env(env)
         env["SHELL"] = shutil.which("bash") or "/bin/sh"
+        # Terminals find the same Python and Jupyter as kernels do.
+        env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH") or os.defpath])
         env |= self.shared_environment
         lease, chosen = self.lease, self.chosen
         if lease is None or chosen is None:

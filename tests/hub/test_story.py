@@ -47,6 +47,7 @@ async def test_a_student_runs_the_city_notebook_on_a_gpu_and_the_ledger_shows_wh
     assert len(visible) >= 3, "the notebook draws its plots"
     environment = await _run_cells(student, ["import os; print(os.environ['CUDA_VISIBLE_DEVICES'])"])
     assert lease["devices"][0] in environment[0][1]
+    assert (hub.state / "homes" / "student" / NOTEBOOK).is_file()
 
     # Stop; the lease ends, and usage shows it to the second.
     student.stop()
