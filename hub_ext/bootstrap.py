@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from hub_ext import notebook
 from hub_ext.auth.authenticator import DemoAuthenticator
 from hub_ext.core.errors import HubError
 from hub_ext.core.people import Person
@@ -127,7 +128,8 @@ def _person_line(documents: Documents, name: str) -> PersonLine:
 
 
 def _shared_environment(settings: Settings, *, simulated: bool) -> dict[str, str]:
-    environment = {}
+    # JupyterLab asks nobody outside for news or updates.
+    environment = {"JUPYTER_CONFIG_PATH": str(Path(notebook.__file__).parent / "config")}
     if settings.data is not None:
         environment["HANGANG_DATA"] = str((settings.root / settings.data).absolute())
     if simulated:

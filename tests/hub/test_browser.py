@@ -65,7 +65,9 @@ def test_a_student_signs_in_starts_a_slice_runs_the_notebook_and_stops(browser: 
 
     page.goto(f"{hub.url}/user/student/lab/tree/{NOTEBOOK}")
     page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-    page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]")
+    # Before it has a kernel, "Run All Cells" asks for one.
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+    assert page.get_by_text("Jupyter news").count() == 0
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
     try:
