@@ -144,15 +144,15 @@ def test_today_lies_inside_the_challenges_term() -> None:
     assert term.first < POLICY.local(TODAY).date() < term.last
 
 
-def test_everybody_sees_the_sizes_and_only_who_learns_or_teaches_the_teaching_card() -> None:
+def test_everybody_sees_the_sizes_and_only_who_is_in_a_course_the_teaching_card() -> None:
     for name in IDENTITY.people:
         person = someone(name)
         seen = {profile.slug for profile in CATALOGUE if visible(profile, person, POLICY.path)}
         assert seen >= {"cpu-small", "cpu-large", "h200-slice", "h200", "h200-4"}
-        assert ("teaching" in seen) is bool(person.roles & {"student", "instructor"})
-        assert all(
-            pools_for(profile, person, POLICY.path) == person.pools for profile in CATALOGUE.only(seen)
-        )
+        assert ("teaching" in seen) is ("hangang-ai-course" in person.pools)
+        for profile in CATALOGUE.only(seen):
+            wanted = ("hangang-ai-course",) if profile.slug == "teaching" else person.pools
+            assert pools_for(profile, person, POLICY.path) == wanted
 
 
 @pytest.mark.parametrize(
