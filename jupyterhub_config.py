@@ -3,4 +3,4 @@
 from hub_ext.bootstrap import configure
 from hub_ext.settings import load_settings
 
-configure(get_config(), load_settings())  # noqa: F821  # JupyterHub provides get_config
+configure(get_config(), load_settings())  # JupyterHub provides get_config

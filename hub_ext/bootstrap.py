@@ -149,4 +149,6 @@ def _sign_in(c: Any, factory: Factory) -> None:
 def _needs_jupyterhub_6() -> None:
     found = version("jupyterhub")
     if int(found.partition(".")[0]) < 6:
-        sys.exit(f"hub_ext needs JupyterHub 6 or newer, and this is {found}: refusals would count as failures there.")
+        sys.exit(
+            f"hub_ext needs JupyterHub 6 or newer, and this is {found}: refusals would count as failures there."
+        )

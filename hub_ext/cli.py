@@ -249,12 +249,10 @@ def stop_servers(why: str) -> None:
 def _date(_context: click.Context, parameter: click.Parameter, value: str | None) -> date | None:
     if value is None:
         return None
-    try:
-        return date.fromisoformat(value)
-    except ValueError:
-        raise click.BadParameter(
-            f"{value!r} is not a date; write for example 2027-03-02", param=parameter
-        ) from None
+    day = _day(value)
+    if day is None:
+        raise click.BadParameter(f"{value!r} is not a date; write for example 2027-03-02", param=parameter)
+    return day
 
 
 @main.command()
@@ -382,14 +380,20 @@ def grant(pool: str, hours: str, why: str, until: str, period: str | None, perso
 def _until(text: str, policy: Policy) -> Instant:
     """A date counts with its whole day."""
     try:
-        return first_instant(date.fromisoformat(text) + timedelta(days=1), policy.timezone)
-    except (ValueError, OverflowError):
-        pass  # no date, or one beyond all time
-    try:
+        day = _day(text)
+        if day is not None:
+            return first_instant(day + timedelta(days=1), policy.timezone)
         moment = datetime.fromisoformat(text)
         return instant_of(moment if moment.tzinfo else moment.replace(tzinfo=policy.timezone))
     except (ValueError, OverflowError):
         raise BadInput(f"{text!r} is not a date; write for example 2027-03-31") from None
+
+
+def _day(text: str) -> date | None:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        return None
 
 
 @main.group()

@@ -22,7 +22,6 @@ Place = tuple[str | int, ...]
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
-
 class _Loader(yaml.SafeLoader):
     """Composes without aliases (a few lines of them can stand for gigabytes), without tags, and not too deep."""
 
@@ -47,6 +46,8 @@ class _Loader(yaml.SafeLoader):
 
 LARGEST_DOCUMENT = 4 * 1024 * 1024
 DEEPEST = 40
+LARGEST_NUMBER = 10**100
+"""Longer ones, which hexadecimal digits can make, could not even be told in a message."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ def read_document(path: Path) -> Document:
     """Read one YAML file. Raises FaultyDocument when it cannot be read or is not YAML."""
     try:
         if path.stat().st_size > LARGEST_DOCUMENT:
-            raise FaultyDocument([Fault(str(path), 1, "the file is larger than 4 MiB", "Split or shorten it.")])
+            raise FaultyDocument(
+                [Fault(str(path), 1, "the file is larger than 4 MiB", "Split or shorten it.")]
+            )
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         reason = error.strerror or str(error)
@@ -88,7 +91,9 @@ def read_document(path: Path) -> Document:
             [Fault(str(path), 1, f"the file cannot be read ({reason})", "Check the path and its rights.")]
         ) from error
     except UnicodeDecodeError as error:
-        raise FaultyDocument([Fault(str(path), 1, "the file is not UTF-8 text", "Save it as UTF-8.")]) from error
+        raise FaultyDocument(
+            [Fault(str(path), 1, "the file is not UTF-8 text", "Save it as UTF-8.")]
+        ) from error
     return parse_document(text, str(path))
 
 
@@ -98,7 +103,7 @@ def parse_document(text: str, file: str) -> Document:
     try:
         loader = _Loader(text)
         try:
-            node = loader.get_single_node()
+            node = _single_node(loader)
             lines: dict[Place, int] = {}
             data = None if node is None else _build(loader, node, (), lines, faults, file)
         finally:
@@ -112,6 +117,14 @@ def parse_document(text: str, file: str) -> Document:
     return Document(file, data, lines)
 
 
+def _single_node(loader: _Loader) -> yaml.Node | None:
+    try:
+        return loader.get_single_node()
+    except (ValueError, OverflowError) as error:  # "\UFFFFFFFF": the scanner makes a character of any number
+        mark = loader.get_mark()
+        raise yaml.scanner.ScannerError(None, None, "there is no such character", mark) from error
+
+
 def _line_of(error: yaml.YAMLError, text: str) -> int:
     """Where YAML stumbled: syntax errors carry a mark, forbidden characters a position."""
     mark = getattr(error, "problem_mark", None)
@@ -119,7 +132,12 @@ def _line_of(error: yaml.YAMLError, text: str) -> int:
 
 
 def _build(
-    loader: yaml.SafeLoader, node: yaml.Node, place: Place, lines: dict[Place, int], faults: list[Fault], file: str
+    loader: yaml.SafeLoader,
+    node: yaml.Node,
+    place: Place,
+    lines: dict[Place, int],
+    faults: list[Fault],
+    file: str,
 ) -> Any:
     line = node.start_mark.line + 1
     lines.setdefault(place, line)
@@ -150,7 +168,10 @@ def _build(
 def _plain(loader: yaml.SafeLoader, node: yaml.Node, faults: list[Fault], file: str) -> Any:
     """A text, number, date or the like. Some look like one and are none: 2026-13-45, a number of 5,000 digits."""
     try:
-        return loader.construct_object(node, deep=True)
+        value = loader.construct_object(node, deep=True)
+        if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
+            raise ValueError("no number here is as long")
+        return value
     except (ValueError, OverflowError) as error:
         line = node.start_mark.line + 1
         faults.append(Fault(file, line, f"a value cannot be read: {error}", "Write it as a quoted text."))
@@ -181,9 +202,12 @@ def _existing(document: Document, place: Place) -> Place:
     kept: list[str | int] = []
     data = document.data
     for step in place:
-        if isinstance(data, Mapping) and step in data:
-            data = data[step]
-        elif isinstance(data, Sequence) and not isinstance(data, str) and isinstance(step, int) and step < len(data):
+        if (isinstance(data, Mapping) and step in data) or (
+            isinstance(data, Sequence)
+            and not isinstance(data, str)
+            and isinstance(step, int)
+            and step < len(data)
+        ):
             data = data[step]
         else:
             continue
@@ -199,7 +223,13 @@ def _in_words(
     if kind == "extra_forbidden":
         known = _known_keys(model, place[:-1])
         near = difflib.get_close_matches(str(place[-1]), known, n=1)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Known here: {', '.join(sorted(known))}." if known else ""
+        hint = (
+            f"Did you mean {near[0]!r}?"
+            if near
+            else f"Known here: {', '.join(sorted(known))}."
+            if known
+            else ""
+        )
         return f"{name} is not a known setting", hint or "Remove it."
     if kind == "missing":
         return f"{name} is missing", f"Add {place[-1]!r}."

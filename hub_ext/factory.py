@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
+from typing import TypeVar
 
 from hub_ext.auth.claims import Identity
 from hub_ext.auth.document import load_identity
 from hub_ext.auth.roles import ROLES
 from hub_ext.core.clock import SystemClock
-from hub_ext.core.errors import FaultyDocument
+from hub_ext.core.errors import Fault, FaultyDocument
 from hub_ext.db.engine import make_engine
 from hub_ext.desk.clockwork import Clockwork
 from hub_ext.desk.hub_api import HubServers
@@ -18,13 +20,15 @@ from hub_ext.profiles.catalogue import Catalogue
 from hub_ext.profiles.loader import Known, load_profiles
 from hub_ext.profiles.service import Profiles
 from hub_ext.quota.document import load_policy, parse_policy
-from hub_ext.quota.model import Lease, Node, Policy
+from hub_ext.quota.model import Node, Policy
 from hub_ext.quota.service import Admission
 from hub_ext.quota.store import SqlStore
 from hub_ext.settings import Secrets, Settings, load_secrets
 from hub_ext.spawners.inventory import this_machine
 from hub_ext.spawners.limits import Limits, find_limits
 from hub_ext.spawners.processes import LocalWorld
+
+DocumentT = TypeVar("DocumentT")
 
 
 @dataclass
@@ -39,26 +43,25 @@ class Documents:
 
 def load_documents(settings: Settings) -> Documents:
     """Read policy, profiles and identity. Raises FaultyDocument with the faults of all of them."""
-    faults = []
-    policy: Policy | None = None
-    try:
-        policy = load_policy(settings.policy_file)
-    except FaultyDocument as error:
-        faults += error.faults
+    faults: list[Fault] = []
+    policy = _read(faults, lambda: load_policy(settings.policy_file))
     pools = set(policy.pools) if policy else None
-    identity = profiles = None
-    try:
-        identity = load_identity(settings.identity_file, pools)
-    except FaultyDocument as error:
-        faults += error.faults
-    try:
-        if policy is not None:
-            profiles = load_profiles(settings.profiles_dir, Known(tuple(policy.gpu_classes), tuple(ROLES), pools))
-    except FaultyDocument as error:
-        faults += error.faults
-    if faults or policy is None or identity is None or profiles is None:
+    known = Known(tuple(policy.gpu_classes) if policy else None, tuple(ROLES), pools)
+    identity = _read(faults, lambda: load_identity(settings.identity_file, pools))
+    profiles = _read(faults, lambda: load_profiles(settings.profiles_dir, known))
+    if policy is None or identity is None or profiles is None:
         raise FaultyDocument(faults)
-    return Documents(policy, settings.policy_file.read_text(encoding="utf-8"), identity, Catalogue.of(profiles))
+    return Documents(
+        policy, settings.policy_file.read_text(encoding="utf-8"), identity, Catalogue.of(profiles)
+    )
+
+
+def _read(faults: list[Fault], read: Callable[[], DocumentT]) -> DocumentT | None:
+    try:
+        return read()
+    except FaultyDocument as error:
+        faults += error.faults
+        return None
 
 
 class Factory:
@@ -115,15 +118,18 @@ class Factory:
         watcher = PolicyFile(self.settings, self.admission, self)
         return Clockwork(self.admission, self.world, self.servers(), reload=watcher.reload)
 
-    def put_in_force(self, documents: Documents, *, who: str) -> list[Lease]:
+    def put_in_force(self, documents: Documents, *, who: str) -> None:
         """Make these documents the ones in force: policy, people and this machine's sizes."""
-        promoted: list[Lease] = []
-        with self.store.reading() as txn:
-            known = txn.policy_digest
-        if known != digest(documents.policy_text):
-            promoted = self.admission.load_policy(documents.policy_text, documents.policy, who=who)
-        self.admission.put_nodes([self.node(documents.policy)])
-        return promoted
+        self.load(documents.policy_text, documents.policy, who=who)
+
+    def load(self, text: str, policy: Policy, *, who: str) -> bool:
+        """Put a policy in force where it is not yet, with this machine's sizes in its terms; whether it was new."""
+        with self.admission.store.reading() as txn:
+            new = txn.policy_digest != digest(text)
+        if new:
+            self.admission.load_policy(text, policy, who=who)
+        self.admission.put_nodes([self.node(policy)])
+        return new
 
 
 class PolicyFile:
@@ -136,23 +142,23 @@ class PolicyFile:
         self._seen: bytes | None = None
 
     def reload(self) -> bool:
-        """Whether a changed policy was put in force. Raises FaultyDocument for one with a fault, each time anew."""
+        """Whether a changed policy was put in force. Raises FaultyDocument, once for each text with a fault."""
         try:
             raw = self.path.read_bytes()
         except OSError:
             raw = b""
         if raw == self._seen:
             return False
-        with self.admission.store.reading() as txn:
-            in_force = txn.policy_digest
-        if in_force != digest(raw.decode("utf-8", "replace")):
-            self._seen = raw  # a faulty text is complained of once, not at each tick
-            policy = load_policy(self.path)
-            self.admission.load_policy(raw.decode("utf-8"), policy, who="policy file")
-            self.admission.put_nodes([self.factory.node(policy)])
-            return True
-        self._seen = raw
-        return False
+        text = raw.decode("utf-8", "replace")
+        try:
+            # The very text that was read; a file that cannot be read is told by its own fault.
+            policy = parse_policy(text, str(self.path)) if raw else load_policy(self.path)
+        except FaultyDocument:
+            self._seen = raw
+            raise
+        changed = self.factory.load(text, policy, who="policy file")
+        self._seen = raw  # not before all of it counts: a database that is away is tried again
+        return changed
 
 
 def digest(text: str) -> str:

@@ -5,6 +5,7 @@ They are siblings, not children of the hub: any of them may be killed and starte
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -189,14 +190,17 @@ class Supervisor:
             self.tell("  GPUs here are simulated: decisions are real, the devices are not.")
         self.tell("  This hub listens on this machine only. It isolates nobody: all servers run as you.")
         if os.geteuid() == 0:
-            self.tell("  Warning: you are root, and so is every server (--allow-root). Use it for trials only.")
+            self.tell(
+                "  Warning: you are root, and so is every server (--allow-root). Use it for trials only."
+            )
         self.tell("  Ctrl-C stops it.\n")
 
     def _answers(self) -> bool:
         """The hub itself first: the proxy complains loudly while nothing is behind it."""
         try:
             return all(
-                httpx.get(f"http://127.0.0.1:{port}/hub/health", timeout=2, trust_env=False).status_code == 200
+                httpx.get(f"http://127.0.0.1:{port}/hub/health", timeout=2, trust_env=False).status_code
+                == 200
                 for port in (self.factory.secrets.hub_port, self.settings.port)
             )
         except httpx.HTTPError:
@@ -217,10 +221,8 @@ class Supervisor:
     def _wait(self, seconds: float) -> None:
         """Until a signal (a child that died among them) or the time is over."""
         select.select([self._wake_read], [], [], seconds)
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 4096)
-        except BlockingIOError:
-            pass
 
     def _only_one(self) -> IO[str]:
         self.state.mkdir(parents=True, exist_ok=True)
@@ -265,7 +267,10 @@ class Supervisor:
         for port, what in (
             (self.settings.port, "Choose another: make hub PORT=8010"),
             (secrets.hub_port, f"Stop what uses it, or remove {self.state / 'secrets.json'} to choose anew."),
-            (secrets.proxy_api_port, f"Stop what uses it, or remove {self.state / 'secrets.json'} to choose anew."),
+            (
+                secrets.proxy_api_port,
+                f"Stop what uses it, or remove {self.state / 'secrets.json'} to choose anew.",
+            ),
         ):
             try:
                 socket.create_server(("127.0.0.1", port)).close()

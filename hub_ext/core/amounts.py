@@ -38,7 +38,9 @@ _SUFFIXES: Final[Mapping[str, Decimal]] = {
     **{letter: Decimal(1000) ** (i + 1) for i, letter in enumerate("kMGTPE")},
     **{f"{letter}i": Decimal(1024) ** (i + 1) for i, letter in enumerate("KMGTPE")},
 }
-_QUANTITY = re.compile(r"(\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,2}))?", re.ASCII)
+_QUANTITY = re.compile(
+    r"(\d{1,30}(?:\.\d{0,30})?|\.\d{1,30})(?:([numkMGTPE]|[KMGTPE]i)|[eE]([+-]?\d{1,2}))?", re.ASCII
+)
 
 
 def is_gpu(resource: str) -> bool:
@@ -58,7 +60,9 @@ def parse_quantity(value: object) -> Decimal:
     text = str(value).strip() if isinstance(value, int | float | str) and not isinstance(value, bool) else ""
     match = _QUANTITY.fullmatch(text)
     if match is None:
-        raise BadInput(f"{value!r} is not an amount; write for example 2, 0.5, 500m or 64Gi, never below zero")
+        raise BadInput(
+            f"{value!r} is not an amount; write for example 2, 0.5, 500m or 64Gi, never below zero"
+        )
     number, suffix, exponent = match.groups()
     scale = Decimal(10) ** int(exponent) if exponent else _SUFFIXES[suffix or ""]
     return Decimal(number) * scale
@@ -89,13 +93,14 @@ def cost_per_second(gpu_hours: Mapping[str, Decimal], amounts: Amounts, rate: De
     """What a second of these amounts costs, in millionths of a GPU-second.
 
     Per class: milli-GPU x round(1000 x hours x rate), decimal and half up (QUOTA.md §7); other resources are
-    free.
+    free, and so is a class that the policy does not name (what is adopted may be of one that was taken away).
     """
-    return sum(
-        amount * int((1000 * gpu_hours[resource.removeprefix("gpu.")] * rate).to_integral_value(ROUND_HALF_UP))
-        for resource, amount in amounts.items()
-        if is_gpu(resource)
-    )
+    cost = 0
+    for resource, amount in amounts.items():
+        if is_gpu(resource):
+            hours = gpu_hours.get(resource.removeprefix("gpu."), Decimal(0))
+            cost += amount * int((1000 * hours * rate).to_integral_value(ROUND_HALF_UP))
+    return cost
 
 
 def gpu_seconds(cost_units: int) -> int | float:

@@ -34,7 +34,7 @@ class Fault:
     instead: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.what}. {self.instead}"
+        return f"{self.file}:{self.line}: {self.what}. {self.instead}".rstrip()
 
 
 class FaultyDocument(BadInput):

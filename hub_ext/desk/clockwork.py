@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -163,13 +163,15 @@ class Clockwork:
             if running.lease not in started_meanwhile and (running.main or running.lease not in mains)
         ]
         instructions = reconcile(leases, released, looked_at, known, now)
+        ended = {one.running.lease for one in instructions if isinstance(one, StopRunning)}
         gone = {one.lease.id for one in instructions if isinstance(one, Release)}
         self._gone = {lease: since for lease, since in self._gone.items() if lease in gone}
         self._mark_seen([one.lease for one in instructions if isinstance(one, Seen)], now)
-        for instruction in instructions:
+        # What is slow comes last, and after it is written down why.
+        for instruction in sorted(instructions, key=lambda one: isinstance(one, StopRunning)):
             if not self._still_leads():
                 return
-            self._enact(instruction)
+            self._enact(instruction, ended)
 
     def _known_servers(self, now: Instant) -> dict[tuple[str, str], str | None] | None:
         try:
@@ -188,19 +190,14 @@ class Clockwork:
             with self.admission.store.booking() as txn:
                 txn.seen([lease.id for lease in leases], now)
 
-    def _enact(self, instruction: Instruction) -> None:
+    def _enact(self, instruction: Instruction, ended: Container[str]) -> None:
+        """`ended`: the leases of which something is ended by the instructions of this look."""
         match instruction:
             case SetRunning(lease, running, at):
                 change = run(running.handle, at=at, who=LEADER)
                 self.admission.change(lease.id, change, expected=LeaseState.BOOKED)
-            case Release(lease, _, why) if why == ORPHAN:
-                # Its process was just told to end: the next look sees whether it did.
-                self.admission.change(lease.id, end(LEADER, why), expected=lease.state)
             case Release(lease, at, why):
-                gone_at = self._gone_since(lease, at) if self._current(lease) is not None else None
-                if gone_at is not None:
-                    log.info("released", lease=lease.id, person=lease.person, server=lease.server, why=why)
-                    self.admission.release_now(lease.id, LEADER, why, gone_at)
+                self._release(lease, at, why, something_left=lease.id in ended)
             case StopRunning(running):
                 log.info("ended what no lease stands for", lease=running.lease, handle=running.handle)
                 self.world.stop(running)
@@ -209,14 +206,20 @@ class Clockwork:
             case Seen():
                 pass
 
-    def _gone_since(self, lease: Lease, at: Instant) -> Instant | None:
-        """When what ran was first seen gone; None at the first look.
-
-        The hub that stopped a server writes down why right after: let it.
-        """
+    def _release(self, lease: Lease, at: Instant, why: str, *, something_left: bool) -> None:
+        """What a lease ran is gone, or was told to end right now: what is left still holds its devices."""
+        if self._current(lease) is None:
+            return
+        if why == ORPHAN and something_left:
+            self.admission.change(lease.id, end(LEADER, why), expected=lease.state)
+            return
         first = lease.id not in self._gone
         since = self._gone.setdefault(lease.id, at)
-        return None if first and lease.state is LeaseState.RUNNING else since
+        # The hub that stopped a server writes down why right after: let it.
+        if something_left or (first and lease.state is LeaseState.RUNNING):
+            return
+        log.info("released", lease=lease.id, person=lease.person, server=lease.server, why=why)
+        self.admission.release_now(lease.id, LEADER, why, since)
 
     def _current(self, lease: Lease) -> Lease | None:
         """The lease, unless it changed since it was looked at: then the next tick looks again."""

@@ -34,9 +34,9 @@ MOST_COMBINATIONS: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The names a profile may use. `pools` None: any, for a check without the policy at hand."""
+    """The names a profile may use. `gpu_classes` and `pools` None: any, for a check without the policy at hand."""
 
-    gpu_classes: Collection[str]
+    gpu_classes: Collection[str] | None
     roles: Collection[str]
     pools: Collection[str] | None = None
 
@@ -138,9 +138,9 @@ class _Reader:
         }
 
     def _amount(self, resource: str, value: object, place: Place) -> int:
-        gpu_class = resource.removeprefix("gpu.")
-        if is_gpu(resource) and gpu_class not in self.known.gpu_classes:
-            self._unknown(place, "GPU class", gpu_class, self.known.gpu_classes)
+        gpu_class, known = resource.removeprefix("gpu."), self.known.gpu_classes
+        if is_gpu(resource) and known is not None and gpu_class not in known:
+            self._unknown(place, "GPU class", gpu_class, known)
         try:
             amount = parse_amount(resource, value, rounding="up")
         except BadInput as error:

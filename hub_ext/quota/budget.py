@@ -163,9 +163,7 @@ class BudgetState:
         lasts = now + max(0, pot) // cost
         for until, units in self.pots:
             if lasts < until:
-                pot += units
-                if now + max(0, pot) // cost > until:
-                    pot = (until - now) * cost
+                pot = min(pot + units, (until - now) * cost)
                 lasts = now + max(0, pot) // cost
         return lasts
 
@@ -214,9 +212,8 @@ class Budgets:
         )
 
     def drawn(self, grant: Grant) -> int:
-        return sum(
-            value for key, value in self.sums.of_kind("drawn") if (key.pool, key.person) == (grant.pool, grant.id)
-        )
+        """What the grant has paid in all periods."""
+        return self.sums[self._drawn_key(grant)]
 
     def charge(self, of: BudgetOf, start: Instant, units: int) -> None:
         """Add what accrued in a slice that begins at `start`, and draw grants where the period's hours are used up."""
@@ -231,7 +228,8 @@ class Budgets:
                 return
             if start < grant.until:
                 draw = min(beyond, grant.units - self.drawn(grant))
-                self.sums.add(self._drawn_key(grant, window), draw)
+                for key in (self._drawn_key(grant), self._drawn_key(grant, window)):
+                    self.sums.add(key, draw)
                 beyond -= draw
 
     def commit(self, of: BudgetOf, cost: int, start: Instant, end: Instant, sign: int = 1) -> None:
@@ -255,26 +253,29 @@ class Budgets:
                     self.sums[key] = window.start if window else now
                 if before is not None and window is not None:
                     self._keep_carried(pool.name, budget, window, before)
-                self.sums[SumKey("hours", pool.name, budget.name)] = hours_to_cost_units(budget.hours) + 1
-                self.sums[SumKey("carry", pool.name, budget.name)] = hours_to_cost_units(budget.carry or Decimal(0)) + 1
+                for name, hours in (("hours", budget.hours), ("carry", budget.carry or Decimal(0))):
+                    self.sums[key._replace(period=name)] = hours_to_cost_units(hours) + 1
 
     def _keep_carried(self, pool: str, budget: Budget, window: Window, before: Sums) -> None:
-        hours, carry = (before[SumKey(kind, pool, budget.name)] - 1 for kind in ("hours", "carry"))
+        opened = SumKey("opened", pool, budget.name)
+        hours, carry = (before[opened._replace(period=name)] - 1 for name in ("hours", "carry"))
         rule = hours_to_cost_units(budget.hours), hours_to_cost_units(budget.carry or Decimal(0))
         if isinstance(budget.period, Term) or hours < 0 or (hours, carry) == rule:
             return
         old = Budgets(self.policy, before, self.grants)
         used = (key for kind in ("spent", "corrected", "committed") for key, _ in before.of_kind(kind))
         people = {key.person for key in used if (key.pool, key.item) == (pool, budget.name)}
-        for person in sorted(people | {""}):  # in a budget of each person, "" stands for all who never used any
+        for person in sorted(
+            people | {""}
+        ):  # in a budget of each person, "" stands for all who never used any
             of = BudgetOf(pool, budget, person)
             self.sums[of.key("carried", window)] = old._carried(of, window, hours, carry) + 1
 
     def _used(self, of: BudgetOf, window: Window) -> int:
         return self.sums[of.key("spent", window)] + self.sums[of.key("corrected", window)]
 
-    def _drawn_key(self, grant: Grant, window: Window) -> SumKey:
-        return SumKey("drawn", grant.pool, grant.budget, grant.id, window.label)
+    def _drawn_key(self, grant: Grant, window: Window | None = None) -> SumKey:
+        return SumKey("drawn", grant.pool, grant.budget, grant.id, window.label if window else "")
 
     def _base_limit(self, of: BudgetOf, window: Window) -> int:
         return hours_to_cost_units(of.budget.hours) + self._carried_into(of, window)

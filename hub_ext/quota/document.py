@@ -85,7 +85,7 @@ def _date(value: object) -> object:
         except ValueError:
             raise BadInput(f"{value!r} is not a date; write for example 2027-03-02") from None
     if type(value) is not date:
-        raise BadInput(f"{value!r} is not a date; write for example 2027-03-02, without a time")
+        raise BadInput(f"{value} is not a date; write for example 2027-03-02, without a time")
     if not FIRST_YEAR <= value.year <= LAST_YEAR:
         raise BadInput(f"{value} is out of range; write a date from {FIRST_YEAR} to {LAST_YEAR}")
     return value
@@ -168,7 +168,9 @@ class _BudgetDoc(_Strict):
         if self.period is not None and dates != (None, None):
             raise ValueError("has a period and dates; keep either period or from and to")
         if self.period is None and None in dates:
-            raise ValueError("has no period; add period: day, week, month, quarter or year, or both from: and to:")
+            raise ValueError(
+                "has no period; add period: day, week, month, quarter or year, or both from: and to:"
+            )
         if self.first and self.last and self.last < self.first:
             raise ValueError("ends before it begins; swap from and to")
         if self.carry is not None and self.period is None:
@@ -248,7 +250,12 @@ class _Reader:
     def policy(self) -> Policy:
         doc = self.doc
         classes = {
-            name: GpuClass(name, gpu.resource, gpu.hours, self._amount("memory", gpu.memory, ("gpu_classes", name, "memory")))
+            name: GpuClass(
+                name,
+                gpu.resource,
+                gpu.hours,
+                self._amount("memory", gpu.memory, ("gpu_classes", name, "memory")),
+            )
             for name, gpu in doc.gpu_classes.items()
         }
         return Policy(
@@ -269,7 +276,9 @@ class _Reader:
             title={str(language): title for language, title in pool.title.items()},
             weight=pool.weight,
             quota={r: self._quota(q, (*place, "quota", r), r, pool) for r, q in pool.quota.items()},
-            person={key: self._cap(value, (*place, "person", key), key) for key, value in pool.person.items()},
+            person={
+                key: self._cap(value, (*place, "person", key), key) for key, value in pool.person.items()
+            },
             budgets=tuple(_budget(budget) for budget in pool.budgets),
             session=Session(**pool.session.model_dump()),
         )
@@ -291,16 +300,24 @@ class _Reader:
         if key in COUNT_CAPS:
             if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
                 return value
-            self._fault(place, f"{'.'.join(map(str, place))}: {value!r} is not a count", "Write a whole number from 0.")
+            self._fault(
+                place,
+                f"{'.'.join(map(str, place))}: {value!r} is not a count",
+                "Write a whole number from 0.",
+            )
             return 0
         self._known_resource(key, place, COUNT_CAPS)
         return self._amount(key, value, place)
 
-    def _known_resource(self, resource: str, place: tuple[str | int, ...], others: tuple[str, ...] = ()) -> None:
+    def _known_resource(
+        self, resource: str, place: tuple[str | int, ...], others: tuple[str, ...] = ()
+    ) -> None:
         known = [*(f"gpu.{name}" for name in self.doc.gpu_classes), "cpu", "memory", *others]
         if resource not in known:
             what = f"{'.'.join(map(str, place))}: {resource!r} is not a resource of this policy"
-            hint = f"Use one of {', '.join(known)}" + (", or add the class to gpu_classes." if is_gpu(resource) else ".")
+            hint = f"Use one of {', '.join(known)}" + (
+                ", or add the class to gpu_classes." if is_gpu(resource) else "."
+            )
             self._fault(place, what, hint)
 
     def _optional(self, resource: str, value: Quantity | None, place: tuple[str | int, ...]) -> int | None:
@@ -320,7 +337,11 @@ class _Reader:
             key = _budget(budget).name
             if key in seen:
                 place = ("pools", name, "budgets", index)
-                self._fault(place, f"pools.{name}.budgets.{index}: a second budget for the same period", "Keep one of the two.")
+                self._fault(
+                    place,
+                    f"pools.{name}.budgets.{index}: a second budget for the same period",
+                    "Keep one of the two.",
+                )
             seen.add(key)
 
     def _fault(self, place: tuple[str | int, ...], what: str, instead: str) -> None:
@@ -345,7 +366,9 @@ def _tree_faults(document: Document, doc: _PolicyDoc) -> list[Fault]:
         if pool.parent is not None and pool.parent not in doc.pools:
             known = ", ".join(other for other in doc.pools if other != name) or "none"
             faults.append(
-                document.fault(place, f"pools.{name}.parent: there is no pool {pool.parent!r}", f"Use one of: {known}.")
+                document.fault(
+                    place, f"pools.{name}.parent: there is no pool {pool.parent!r}", f"Use one of: {known}."
+                )
             )
             continue
         seen, above = {name}, pool.parent
@@ -355,7 +378,11 @@ def _tree_faults(document: Document, doc: _PolicyDoc) -> list[Fault]:
         if above == name:
             chain = " -> ".join([*_chain(doc, name), name])
             faults.append(
-                document.fault(place, f"pools.{name}.parent: the pools go round in a circle ({chain})", "Give one of them another parent.")
+                document.fault(
+                    place,
+                    f"pools.{name}.parent: the pools go round in a circle ({chain})",
+                    "Give one of them another parent.",
+                )
             )
     return faults
 
@@ -390,7 +417,11 @@ def dump_policy(policy: Policy) -> dict[str, Any]:
         "version": 1,
         "timezone": policy.timezone.key,
         "gpu_classes": {
-            name: {"resource": gpu.resource, "hours": str(gpu.hours), "memory": format_amount("memory", gpu.memory)}
+            name: {
+                "resource": gpu.resource,
+                "hours": str(gpu.hours),
+                "memory": format_amount("memory", gpu.memory),
+            }
             for name, gpu in policy.gpu_classes.items()
         },
         "rates": {

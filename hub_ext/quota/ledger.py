@@ -155,7 +155,9 @@ class Ledger:
 
     # -- the life of a lease ------------------------------------------------------------------------------
 
-    def book(self, ask: Ask, decision: Admit, now: Instant, *, who: str = "", devices: Sequence[str] = ()) -> Lease:
+    def book(
+        self, ask: Ask, decision: Admit, now: Instant, *, who: str = "", devices: Sequence[str] = ()
+    ) -> Lease:
         """Make the lease of an admitted ask."""
         lease = Lease(
             id=ask.id,
@@ -251,14 +253,20 @@ class Ledger:
         if lease.state not in (LeaseState.RUNNING, LeaseState.ENDING) or lease.started_at is None:
             return lease
         refs = binding(self.policy, lease.path, lease.person)
-        edges = sorted({grant.until for ref in refs for grant in self.budgets.grants_of(ref)}) if lease.cost else []
+        edges = (
+            sorted({grant.until for ref in refs for grant in self.budgets.grants_of(ref)})
+            if lease.cost
+            else []
+        )
         for start, stop in slices(self.policy, lease.charged_until, until, edges, self.longest_slice):
             units = lease.cost * (stop - start)
             if units:
                 self._commit(lease, start, min(stop, lease.ends_at), sign=-1)
                 for ref in refs:
                     self.budgets.charge(ref, start, units)
-            self.charges.append(Charge(lease.id, local_date(start, self.policy.timezone), units, stop - start))
+            self.charges.append(
+                Charge(lease.id, local_date(start, self.policy.timezone), units, stop - start)
+            )
             lease = self._write(lease, Entry(EntryKind.ACCRUED, stop, facts={"until": stop, "units": units}))
         return lease
 
@@ -294,7 +302,11 @@ class Ledger:
         """
         promoted = []
         for lease in sorted(borrowed, key=lambda lease: lease.age_order):
-            if not lease.guaranteed and lease.pool in self.policy.pools and is_guaranteed(self.tree, self.sums, lease):
+            if (
+                not lease.guaranteed
+                and lease.pool in self.policy.pools
+                and is_guaranteed(self.tree, self.sums, lease)
+            ):
                 _add_to_guaranteed(self.tree, self.sums, lease)
                 promoted.append(self._write(lease, Entry(EntryKind.PROMOTED, now)))
         return promoted
@@ -491,7 +503,9 @@ def find_budget(policy: Policy, pool: str, period: str | None, person: str | Non
         budget
         for budget in policy.pools[pool].budgets
         if budget.each_person == bool(person)
-        and (period is None or str(budget.period) == period or (period == "term" and "/" in str(budget.period)))
+        and (
+            period is None or str(budget.period) == period or (period == "term" and "/" in str(budget.period))
+        )
     ]
     if len(found) == 1:
         return BudgetOf(pool, found[0], person or "")
@@ -501,4 +515,6 @@ def find_budget(policy: Policy, pool: str, period: str | None, person: str | Non
     if not have:
         raise ValueError(f"pool {pool!r} has no budget")
     say = "name one by its period" if found else "no budget of it matches that period and person"
-    raise ValueError(f"pool {pool!r} has the budgets {have}; {say} (and give the person where it is each person's)")
+    raise ValueError(
+        f"pool {pool!r} has the budgets {have}; {say} (and give the person where it is each person's)"
+    )

@@ -42,7 +42,9 @@ def overrun_cuts(
     return list(cuts.values())
 
 
-def _bound(budgets: Budgets, leases: Sequence[Lease], now: Instant) -> Iterator[tuple[BudgetState, list[Lease]]]:
+def _bound(
+    budgets: Budgets, leases: Sequence[Lease], now: Instant
+) -> Iterator[tuple[BudgetState, list[Lease]]]:
     running: dict[tuple[str, str, str], tuple[BudgetOf, list[Lease]]] = {}
     for lease in leases:
         if lease.cost and lease.started_at is not None:

@@ -57,7 +57,11 @@ def decide(snapshot: Snapshot, ask: Ask, now: Instant) -> Decision:
     refusal = not_a_member(snapshot, ask) or profile_not_allowed(snapshot, ask)
     if refusal:
         return refusal
-    refusal = too_big_for_pool(snapshot, ask) or too_big_for_person(snapshot, ask) or too_big_for_any_node(snapshot, ask)
+    refusal = (
+        too_big_for_pool(snapshot, ask)
+        or too_big_for_person(snapshot, ask)
+        or too_big_for_any_node(snapshot, ask)
+    )
     if refusal:
         return refusal
     # 3. The person's own caps.
@@ -204,7 +208,9 @@ def end_time(snapshot: Snapshot, ask: Ask, cost: int, now: Instant) -> End | Wai
     if not _has_gpu(ask.amounts):
         return end
     path = snapshot.policy.path(ask.pool)
-    return bounded_by_budgets(snapshot, path, ask.person, cost, now, end, snapshot.policy.session(ask.pool).min)
+    return bounded_by_budgets(
+        snapshot, path, ask.person, cost, now, end, snapshot.policy.session(ask.pool).min
+    )
 
 
 def bounded_by_budgets(
@@ -287,7 +293,12 @@ def soft_warnings(snapshot: Snapshot, ask: Ask, now: Instant) -> list[dict[str, 
 
 
 def _budget_name(of: BudgetOf) -> dict[str, Any]:
-    return {"kind": "budget", "pool": of.pool, "period": str(of.budget.period), "budget_person": of.person or None}
+    return {
+        "kind": "budget",
+        "pool": of.pool,
+        "period": str(of.budget.period),
+        "budget_person": of.person or None,
+    }
 
 
 def _session_name(pool: str) -> dict[str, Any]:
@@ -362,7 +373,9 @@ def free_on(snapshot: Snapshot, node: Node) -> dict[str, int]:
 def no_node_free(snapshot: Snapshot, ask: Ask) -> Wait | None:
     if snapshot.nodes is None or pick_node(snapshot, ask) is not None:
         return None
-    return Wait(Code.NO_NODE_FREE, {"pool": ask.pool, "asked": dict(ask.amounts), "nodes": len(snapshot.nodes)})
+    return Wait(
+        Code.NO_NODE_FREE, {"pool": ask.pool, "asked": dict(ask.amounts), "nodes": len(snapshot.nodes)}
+    )
 
 
 def pick_node(snapshot: Snapshot, ask: Ask) -> str | None:
@@ -446,7 +459,11 @@ def first_end(decision: Decision, leases: Sequence[Lease], policy: Policy) -> De
 def _limited(snapshot: Snapshot, ask: Ask) -> list[tuple[str, int]]:
     """The asked resources that any pool of the tree states; the others only the nodes limit."""
     stated = snapshot.policy.stated(ask.pool)
-    return [(resource, amount) for resource, amount in sorted(ask.amounts.items()) if amount and resource in stated]
+    return [
+        (resource, amount)
+        for resource, amount in sorted(ask.amounts.items())
+        if amount and resource in stated
+    ]
 
 
 def _has_gpu(amounts: Amounts) -> bool:

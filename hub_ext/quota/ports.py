@@ -89,7 +89,9 @@ class Transaction(Protocol):
 
     def grants(self) -> list[Grant]: ...
 
-    def entries(self, *, after: int = 0, limit: int = 1000, lease: str | None = None) -> list[tuple[int, Entry]]:
+    def entries(
+        self, *, after: int = 0, limit: int = 1000, lease: str | None = None
+    ) -> list[tuple[int, Entry]]:
         """The ledger's entries in order, each with its number."""
 
     def take_leadership(self, name: str, holder: str, now: Instant, seconds: int) -> bool:

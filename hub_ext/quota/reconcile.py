@@ -92,11 +92,15 @@ def reconcile(
         elif known is not None and lease.kind == SERVER and (lease.person, lease.server) not in known:
             instructions += [StopRunning(running), Release(lease, now, "orphan")]
         elif lease.state is LeaseState.BOOKED:
-            instructions.append(SetRunning(lease, running, max(lease.booked_at, min(now, running.started_at))))
+            instructions.append(
+                SetRunning(lease, running, max(lease.booked_at, min(now, running.started_at)))
+            )
         else:
             instructions.append(Seen(lease))
     live = {lease.id for lease in leases}
-    instructions += _without_lease([running for running in world if running.lease not in live], released, known)
+    instructions += _without_lease(
+        [running for running in world if running.lease not in live], released, known
+    )
     left_behind = {running.lease: running for running in world if running.lease in live - main.keys()}
     return instructions + [StopRunning(running) for running in left_behind.values()]
 
@@ -113,6 +117,8 @@ def _mains(leases: Sequence[Lease], world: Sequence[Running]) -> dict[str, Runni
 
 def _gone(lease: Lease, known: ServersKnown | None, now: Instant) -> list[Instruction]:
     server = (lease.person, lease.server)
+    if lease.kind != SERVER:
+        known = None  # the hub knows nothing of clusters
     if lease.state is LeaseState.BOOKED:
         if known is not None and server not in known:
             return [Release(lease, now, "start-lost")]
@@ -129,8 +135,10 @@ def _gone(lease: Lease, known: ServersKnown | None, now: Instant) -> list[Instru
 def _without_lease(
     running: Sequence[Running], released: frozenset[str], known: ServersKnown | None
 ) -> list[Instruction]:
+    """Whatever carries a lease's label is ended together: one instruction for each lease, by its main process."""
     instructions: list[Instruction] = []
-    for one in running:
+    chosen = {one.lease: one for one in sorted(running, key=lambda one: one.main)}
+    for one in chosen.values():
         labels = one.labels or {}
         if one.lease in released or not one.main:
             instructions.append(StopRunning(one))

@@ -105,7 +105,9 @@ class Scenario:
     leases: tuple[LeaseFact, ...] = ()
     used_hours: tuple[UsedHours, ...] = ()
     events: tuple[tuple[Instant, Event], ...] = ()
-    fault: Callable[[str, int, str], FaultyDocument] = field(default=lambda section, index, what: FaultyDocument([]))
+    fault: Callable[[str, int, str], FaultyDocument] = field(
+        default=lambda section, index, what: FaultyDocument([])
+    )
     """(section, position, what is wrong) -> the error with file and line, for what only playing the file shows."""
 
 
@@ -243,7 +245,9 @@ class _Reader:
             nodes=self._nodes(doc),
             leases=tuple(self._lease(lease, ("leases", i), policy) for i, lease in enumerate(doc.leases)),
             used_hours=tuple(
-                UsedHours(self._pool(used.pool, ("used_hours", i)), _units(used.hours), used.period, used.person)
+                UsedHours(
+                    self._pool(used.pool, ("used_hours", i)), _units(used.hours), used.period, used.person
+                )
                 for i, used in enumerate(doc.used_hours)
             ),
             events=tuple(self._event(event, i, policies, policy) for i, event in enumerate(doc.events)),
@@ -264,7 +268,9 @@ class _Reader:
             return load_policy(self.folder / source)
         except ValueError as error:  # a path no system takes, such as one with a zero byte
             what = f"{source!r} cannot be the name of a file"
-            raise FaultyDocument([self.document.fault(place, what, "Write the name of a policy file.")]) from error
+            raise FaultyDocument(
+                [self.document.fault(place, what, "Write the name of a policy file.")]
+            ) from error
 
     def _people(self, doc: _ScenarioDoc) -> dict[str, Person] | None:
         if doc.people is None:
@@ -272,7 +278,11 @@ class _Reader:
         people: dict[str, Person] = {}
         for index, person in enumerate(doc.people):
             if person.name in people:
-                self._fault(("people", index, "name"), f"person {person.name!r} stands here twice", "Keep one of the two.")
+                self._fault(
+                    ("people", index, "name"),
+                    f"person {person.name!r} stands here twice",
+                    "Keep one of the two.",
+                )
             for pool in person.pools:
                 self._pool(pool, ("people", index, "pools"))
             for pool in person.recent_hours:
@@ -302,7 +312,11 @@ class _Reader:
     def _lease(self, doc: _LeaseDoc, place: Place, policy: Policy) -> LeaseFact:
         started = self._moment(doc.started, (*place, "started"), policy)
         if started > self.now:
-            self._fault((*place, "started"), "the lease starts after `now`", "Write a time until now, or an event that asks.")
+            self._fault(
+                (*place, "started"),
+                "the lease starts after `now`",
+                "Write a time until now, or an event that asks.",
+            )
         return LeaseFact(
             id=doc.id,
             pool=self._pool(doc.pool, (*place, "pool")),
@@ -359,7 +373,9 @@ class _Reader:
 
     def _pool(self, name: str, place: Place) -> str:
         if name not in self.known_pools:
-            self._fault(place, f"there is no pool {name!r}", f"Use one of: {', '.join(sorted(self.known_pools))}.")
+            self._fault(
+                place, f"there is no pool {name!r}", f"Use one of: {', '.join(sorted(self.known_pools))}."
+            )
         return name
 
     def _amounts(
@@ -369,7 +385,11 @@ class _Reader:
         for resource, quantity in quantities.items():
             if resource not in self.known_resources:
                 known = ", ".join(sorted(self.known_resources))
-                self._fault((*place, resource), f"{resource!r} is not a resource of the policy", f"Use one of: {known}.")
+                self._fault(
+                    (*place, resource),
+                    f"{resource!r} is not a resource of the policy",
+                    f"Use one of: {known}.",
+                )
                 continue
             try:
                 amounts[resource] = parse_amount(resource, quantity, rounding=rounding)
@@ -386,7 +406,9 @@ class _Reader:
     def _moment(self, value: Moment, place: Place, policy: Policy) -> Instant:
         """Relative to `now` (+1h, -30m) or absolute."""
         try:
-            if isinstance(value, str) and (match := re.fullmatch(r"([+-]?)\s*((?:\d+[smhdw])+)", value.strip(), re.ASCII)):
+            if isinstance(value, str) and (
+                match := re.fullmatch(r"([+-]?)\s*((?:\d+[smhdw])+)", value.strip(), re.ASCII)
+            ):
                 seconds = parse_duration(match[2])
                 return _in_range(self.now + (-seconds if match[1] == "-" else seconds), value)
             if value == 0 or value == "0":
@@ -403,7 +425,9 @@ class _Reader:
             try:
                 value = datetime.fromisoformat(value.strip())
             except ValueError:
-                raise BadInput(f"{value!r} is not a time; write for example +30m or 2027-03-02T09:00:00+09:00") from None
+                raise BadInput(
+                    f"{value!r} is not a time; write for example +30m or 2027-03-02T09:00:00+09:00"
+                ) from None
         if value.tzinfo is None:
             value = value.replace(tzinfo=policy.timezone)
         try:
@@ -426,8 +450,14 @@ class _Reader:
 
     def _refuse_reservations(self, doc: _ScenarioDoc) -> None:
         places: list[Place] = [("reservations",)] if doc.reservations else []
-        places += [("leases", i, "reservation") for i, lease in enumerate(doc.leases) if lease.reservation is not None]
-        places += [("events", i, "reserve") for i, event in enumerate(doc.events) if event.reserve is not None]
+        places += [
+            ("leases", i, "reservation")
+            for i, lease in enumerate(doc.leases)
+            if lease.reservation is not None
+        ]
+        places += [
+            ("events", i, "reserve") for i, event in enumerate(doc.events) if event.reserve is not None
+        ]
         places += [
             ("events", i, "ask", "reservation")
             for i, event in enumerate(doc.events)
@@ -435,31 +465,45 @@ class _Reader:
         ]
         if places:
             what = "reservations cannot be simulated yet"
-            raise FaultyDocument([self.document.fault(p, what, "Leave them out of the scenario.") for p in places])
+            raise FaultyDocument(
+                [self.document.fault(p, what, "Leave them out of the scenario.") for p in places]
+            )
 
     def _check_times(self, scenario: Scenario) -> None:
         for index, (at, _) in enumerate(scenario.events):
             if at < scenario.now:
-                self._fault(("events", index, "at"), "the event comes before `now`", "Write a time from now on.")
+                self._fault(
+                    ("events", index, "at"), "the event comes before `now`", "Write a time from now on."
+                )
 
     def _check_ids(self, doc: _ScenarioDoc) -> None:
         leases = [lease.id for lease in doc.leases]
         for index, lease_id in enumerate(leases):
             if lease_id in leases[:index]:
-                self._fault(("leases", index, "id"), f"lease {lease_id!r} stands here twice", "Give it another id.")
+                self._fault(
+                    ("leases", index, "id"), f"lease {lease_id!r} stands here twice", "Give it another id."
+                )
         asks = {index: event.ask for index, event in enumerate(doc.events) if event.ask is not None}
         counts = {ask.id: ask.count if ask.count > 1 else 0 for ask in asks.values()}
-        places: list[tuple[str, Place]] = [(lease_id, ("leases", i, "id")) for i, lease_id in enumerate(leases)]
+        places: list[tuple[str, Place]] = [
+            (lease_id, ("leases", i, "id")) for i, lease_id in enumerate(leases)
+        ]
         places += [(ask.id, ("events", i, "ask", "id")) for i, ask in asks.items()]
         for name, place in places:
             whole, _, number = name.rpartition("/")
             if number.isdecimal() and 1 <= int(number) <= counts.get(whole, 0):
-                self._fault(place, f"{name!r} is what a part of ask {whole!r} is called", "Give it another id.")
+                self._fault(
+                    place, f"{name!r} is what a part of ask {whole!r} is called", "Give it another id."
+                )
         known = {*leases, *counts}
         for index, event in enumerate(doc.events):
             named = event.release or event.cancel or (event.extend.id if event.extend else None)
             if named is not None and named not in known:
-                self._fault(("events", index), f"there is no lease or ask {named!r}", "Name one that stands in the file.")
+                self._fault(
+                    ("events", index),
+                    f"there is no lease or ask {named!r}",
+                    "Name one that stands in the file.",
+                )
 
     def _fault(self, place: Place, what: str, instead: str) -> None:
         self.faults.append(self.document.fault(place, what, instead))

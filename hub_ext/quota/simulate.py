@@ -89,7 +89,9 @@ class _Run:
         self.ledger.budgets.open(self.now)
         for index, used in enumerate(self.scenario.used_hours):
             try:
-                self.ledger.correct(find_budget(self.policy, used.pool, used.period, used.person), used.units, self.now)
+                self.ledger.correct(
+                    find_budget(self.policy, used.pool, used.period, used.person), used.units, self.now
+                )
             except ValueError as error:
                 raise self.scenario.fault("used_hours", index, str(error)) from error
         for index, fact in enumerate(self.scenario.leases):
@@ -105,7 +107,9 @@ class _Run:
         if fact.pool not in self.policy.pools:
             return f"pool {fact.pool!r} yet"
         classes = (resource.removeprefix("gpu.") for resource in fact.amounts if is_gpu(resource))
-        return next((f"GPU class {name!r} yet" for name in classes if name not in self.policy.gpu_classes), "")
+        return next(
+            (f"GPU class {name!r} yet" for name in classes if name not in self.policy.gpu_classes), ""
+        )
 
     # -- time --------------------------------------------------------------------------------------------------
 
@@ -127,9 +131,15 @@ class _Run:
         return min([self.look_at, *(lease.ends_at for lease in self.live.values())])
 
     def _stop_ended(self) -> bool:
-        ended = sorted((x for x in self.live.values() if x.ends_at <= self.now), key=lambda x: (x.ends_at, x.id))
+        ended = sorted(
+            (x for x in self.live.values() if x.ends_at <= self.now), key=lambda x: (x.ends_at, x.id)
+        )
         for lease in ended:
-            code = Code.BUDGET_SPENT.value if lease.noticed_at is not None or self._cut_by_budget(lease) else None
+            code = (
+                Code.BUDGET_SPENT.value
+                if lease.noticed_at is not None or self._cut_by_budget(lease)
+                else None
+            )
             self._change(lease, "stopped", code, {"cut_by": self.cuts.get(lease.id)})
         self._release(ended, "ended")
         return bool(ended)
@@ -261,7 +271,9 @@ class _Run:
     def _load(self, policy: Policy) -> None:
         self._accrue()
         charges = [(self.leases[charge.lease], charge.day, charge.units) for charge in self.ledger.charges]
-        sums = refold(policy, self.live.values(), charges, self.ledger.sums, self.ledger.grants, since=self.now)
+        sums = refold(
+            policy, self.live.values(), charges, self.ledger.sums, self.ledger.grants, since=self.now
+        )
         old = self.ledger
         self.ledger = Ledger(policy, sums, old.grants, longest_slice=DAY)
         self.ledger.charges = old.charges
@@ -316,7 +328,11 @@ class _Run:
         snapshot = Snapshot(self.ledger.tree, self.ledger.sums, self.scenario.nodes)
         ask = Ask(fact.id, fact.person, fact.pool, fact.amounts, kind=fact.kind, server=fact.id)
         guaranteed = self.ledger.would_be_guaranteed(ask) if fact.borrowed is None else not fact.borrowed
-        ends = fact.ends if fact.ends is not None else max(self.now, fact.started + self.policy.session(fact.pool).max)
+        ends = (
+            fact.ends
+            if fact.ends is not None
+            else max(self.now, fact.started + self.policy.session(fact.pool).max)
+        )
         return self.ledger.adopt(
             ask,
             self.now,
@@ -458,4 +474,3 @@ def plain(value: Any) -> Any:
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
     return value
-

@@ -8,10 +8,9 @@
 | spent | pool | budget | person or "" | period's first day | cost units accrued |
 | corrected | pool | budget | person or "" | period's first day | cost units put in by hand |
 | committed | pool | budget | person or "" | period's first day | cost units running leases may still accrue |
-| drawn | pool | budget | grant id | period's first day | cost units of the period paid by the grant |
+| drawn | pool | budget | grant id | period's first day | cost units of the period paid by the grant; without a period, of all |
 | opened | pool | budget | | | first instant of the first period of the budget |
-| hours | pool | budget | | | the budget's hours in force, in cost units and one more (none is a fact, too) |
-| carry | pool | budget | | | the most it carries over, likewise |
+| opened | pool | budget | | `hours`, `carry` | its hours and its cap on carrying over, as in force: cost units and one more (none is a fact, too) |
 | carried | pool | budget | person or "" | period's first day | what the period carried in before a policy changed that, likewise |
 | taken | | resource | node | | what leases hold of the node |
 | starting | | | | | servers booked and not yet running |
@@ -33,7 +32,7 @@ class SumKey(NamedTuple):
     period: str = ""
 
 
-KEPT_BY_REFOLD = frozenset({"corrected", "drawn", "opened", "hours", "carry", "carried"})
+KEPT_BY_REFOLD = frozenset({"corrected", "drawn", "opened", "carried"})
 """Facts of their own: not derivable from leases and what they accrued."""
 
 

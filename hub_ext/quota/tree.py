@@ -33,7 +33,8 @@ class Tree:
     def _subtree(self, pool: str, resource: str) -> int:
         """The quota of the pool and what its children lend upwards."""
         return self.policy.nominal(pool, resource) + sum(
-            self.subtree(child, resource) - self.local(child, resource) for child in self.policy.children(pool)
+            self.subtree(child, resource) - self.local(child, resource)
+            for child in self.policy.children(pool)
         )
 
     def _local(self, pool: str, resource: str) -> int:

@@ -102,7 +102,9 @@ class GateMixin(Spawner):
             raise _no(answer.decision, *await gate.words.decision(answer, chosen, language))
         # 3. From here on the post-stop hook gives the lease back, whatever happens.
         self.lease_id, self.lease, self.chosen = answer.lease.id, answer.lease, chosen
-        self._say("admitted", lease=answer.lease.id, pool=answer.lease.pool, guaranteed=answer.lease.guaranteed)
+        self._say(
+            "admitted", lease=answer.lease.id, pool=answer.lease.pool, guaranteed=answer.lease.guaranteed
+        )
 
     async def mark_running(self) -> None:
         """The process was started or the pod bound: hours accrue from now on."""
@@ -180,7 +182,9 @@ class GateMixin(Spawner):
         return self.gate
 
     def _say(self, event: str, **facts: object) -> None:
-        self.log.info("%s %s %s", self._log_name, event, " ".join(f"{key}={value}" for key, value in facts.items()))
+        self.log.info(
+            "%s %s %s", self._log_name, event, " ".join(f"{key}={value}" for key, value in facts.items())
+        )
 
     async def in_thread(self, work: Callable[..., Any], *args: object) -> Any:
         return await asyncio.get_running_loop().run_in_executor(None, work, *args)

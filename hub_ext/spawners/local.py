@@ -173,4 +173,3 @@ class GatedLocalSpawner(GateMixin, SimpleLocalProcessSpawner):
     def clear_state(self) -> None:
         super().clear_state()
         self.handle = ""
-

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ LEASE_LABEL = "HUB_EXT_LEASE"
 FACTS_LABEL = "HUB_EXT_FACTS"
 TERM_SECONDS = 8
 KILL_SECONDS = 5
+LOOK_SECONDS = 0.02
 
 
 def labels(state: Path, lease: str, facts: Mapping[str, Any]) -> dict[str, str]:
@@ -105,12 +108,10 @@ class LocalWorld:
         for end, patience in (("terminate", TERM_SECONDS), ("kill", KILL_SECONDS)):
             processes = [process for process, env in self._labelled() if env[LEASE_LABEL] == lease]
             for process in processes:
-                try:
+                with suppress(psutil.Error):  # gone meanwhile, or not ours to end
                     getattr(process, end)()
-                except psutil.Error:
-                    continue  # gone meanwhile, or not ours to end
-            _, alive = psutil.wait_procs(processes, timeout=patience)
-            if not alive and not self.runs(lease):
+            _wait_for(processes, patience)
+            if not self.runs(lease):
                 return
 
     def runs(self, lease: str) -> bool:
@@ -139,6 +140,20 @@ class LocalWorld:
                     yield process, environment
             except (psutil.Error, OSError):
                 continue  # gone meanwhile, or not ours to read
+
+
+def _wait_for(processes: list[psutil.Process], seconds: float) -> None:
+    """Until all have ended or the time is over. A zombie has ended: when its parent takes notice is not waited for."""
+    give_up = time.monotonic() + seconds
+    while (processes := [one for one in processes if _runs(one)]) and time.monotonic() < give_up:
+        time.sleep(LOOK_SECONDS)
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
 
 
 def read_facts(environment: Mapping[str, str]) -> dict[str, Any]:

@@ -29,7 +29,9 @@ def nothing_runs_after(hub: EmbeddedHub) -> Iterator[None]:
         hub.command("stop-servers")
 
 
-def signed_in(browser: Browser, hub: EmbeddedHub, name: str, *, locale: str = "en-US", width: int = 1200) -> Page:
+def signed_in(
+    browser: Browser, hub: EmbeddedHub, name: str, *, locale: str = "en-US", width: int = 1200
+) -> Page:
     page = browser.new_context(locale=locale, viewport={"width": width, "height": 900}).new_page()
     page.set_default_timeout(60_000)
     page.goto(f"{hub.url}/hub/login?next=/hub/home")
@@ -48,7 +50,9 @@ def stop_server(page: Page, hub: EmbeddedHub) -> None:
     wait_for(lambda: not hub.leases(), "the lease is released")
 
 
-def test_a_student_signs_in_starts_a_slice_runs_the_notebook_and_stops(browser: Browser, hub: EmbeddedHub) -> None:
+def test_a_student_signs_in_starts_a_slice_runs_the_notebook_and_stops(
+    browser: Browser, hub: EmbeddedHub
+) -> None:
     page = signed_in(browser, hub, "student")
     page.goto(f"{hub.url}/hub/spawn")
     slice_card = page.locator("#card-h200-slice")
@@ -74,7 +78,10 @@ def test_a_student_signs_in_starts_a_slice_runs_the_notebook_and_stops(browser: 
         wait_for(lambda: _all_ran(page), "every cell of the notebook ran", 180, every=0.5)
     finally:
         page.screenshot(path=screenshot_path("notebook"))
-    assert page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr'] .ansi-red-fg").count() == 0
+    assert (
+        page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr'] .ansi-red-fg").count()
+        == 0
+    )
     assert page.locator(".jp-OutputArea-output img").count() >= 3
 
     page.goto(f"{hub.url}/hub/home")
@@ -94,7 +101,10 @@ def _all_ran(page: Page) -> bool:
         }"""
     )
     status = page.locator(".jp-Notebook-ExecutionIndicator").first.get_attribute("data-status")
-    ran = [re.fullmatch(r"\[\d+\]:", prompt.replace("\xa0", "").replace("\u200b", "").strip()) for prompt in prompts]
+    ran = [
+        re.fullmatch(r"\[\d+\]:", prompt.replace("\xa0", "").replace("\u200b", "").strip())
+        for prompt in prompts
+    ]
     return bool(prompts) and all(ran) and status == "idle"
 
 
@@ -117,7 +127,9 @@ def test_the_start_page_works_by_keyboard_alone(browser: Browser, hub: EmbeddedH
 
 
 @pytest.mark.parametrize("width", [1200, 390], ids=["on a desk", "on a phone"])
-def test_in_korean_the_page_is_korean_and_fits_the_window(browser: Browser, hub: EmbeddedHub, width: int) -> None:
+def test_in_korean_the_page_is_korean_and_fits_the_window(
+    browser: Browser, hub: EmbeddedHub, width: int
+) -> None:
     page = signed_in(browser, hub, "researcher", locale="ko-KR", width=width)
     page.goto(f"{hub.url}/hub/spawn")
     expect(page.locator("h1")).to_have_text("서버 시작")
@@ -127,7 +139,9 @@ def test_in_korean_the_page_is_korean_and_fits_the_window(browser: Browser, hub:
     page.context.close()
 
 
-def test_a_refused_start_shows_the_sentence_and_what_is_possible_instead(browser: Browser, hub: EmbeddedHub) -> None:
+def test_a_refused_start_shows_the_sentence_and_what_is_possible_instead(
+    browser: Browser, hub: EmbeddedHub
+) -> None:
     page = signed_in(browser, hub, "student")
     page.goto(f"{hub.url}/hub/spawn?opt-profile=h200-4")
     refusal = page.get_by_role("alert")

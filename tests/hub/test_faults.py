@@ -29,7 +29,10 @@ def processes(hub: EmbeddedHub) -> dict[str, str]:
 def one_to_one(hub: EmbeddedHub, *visitors: Visitor) -> bool:
     """Servers the hub knows, leases, and processes are the same things, and nothing is pending."""
     known = {
-        (visitor.name, name) for visitor in visitors for name, server in visitor.servers().items() if server["ready"]
+        (visitor.name, name)
+        for visitor in visitors
+        for name, server in visitor.servers().items()
+        if server["ready"]
     }
     pending = any(server["pending"] for visitor in visitors for server in visitor.servers().values())
     leases = hub.leases()
@@ -111,7 +114,9 @@ def test_a_server_killed_by_hand_ends_its_lease_and_leaves_no_kernel(make_hub: M
     student.wait_until_ready()
     student.http.get("/user/student/lab")
     xsrf = next(c.value for c in student.http.cookies.jar if c.name == "_xsrf" and c.path == "/user/student/")
-    made = student.http.post("/user/student/api/kernels", json={"name": "python3"}, headers={"X-XSRFToken": str(xsrf)})
+    made = student.http.post(
+        "/user/student/api/kernels", json={"name": "python3"}, headers={"X-XSRFToken": str(xsrf)}
+    )
     assert made.status_code == 201
     world = LocalWorld(hub.state)
     wait_for(lambda: len(world.running()) >= 2, "server and kernel run")
@@ -175,7 +180,8 @@ def test_a_locked_database_means_503_and_nothing_half_booked(make_hub: MakeHub) 
         answer = student.start({"profile": "cpu-small"})
         assert answer.status_code == 503, answer.text
         assert "Retry-After" in answer.headers
-        assert "Traceback" not in answer.text and "sqlite" not in answer.text.lower()
+        assert "Traceback" not in answer.text
+        assert "sqlite" not in answer.text.lower()
         assert not processes(hub)
     finally:
         lock.execute("ROLLBACK")
@@ -186,7 +192,9 @@ def test_a_locked_database_means_503_and_nothing_half_booked(make_hub: MakeHub) 
     wait_for(lambda: one_to_one(hub, student), "one to one")
 
 
-def test_a_policy_with_a_fault_changes_nothing_and_a_good_one_counts_without_a_restart(make_hub: MakeHub) -> None:
+def test_a_policy_with_a_fault_changes_nothing_and_a_good_one_counts_without_a_restart(
+    make_hub: MakeHub,
+) -> None:
     hub = make_hub()
     student = Visitor(hub, "student")
     policy = hub.folder / "pools.yaml"
@@ -209,10 +217,15 @@ def test_a_policy_with_a_fault_changes_nothing_and_a_good_one_counts_without_a_r
 def test_a_second_hub_on_the_same_state_says_so(make_hub: MakeHub) -> None:
     hub = make_hub()
     second = subprocess.run(
-        [sys.executable, "-m", "hub_ext", "up"], cwd=ROOT, env=hub.full_environment(), capture_output=True, text=True
+        [sys.executable, "-m", "hub_ext", "up"],
+        cwd=ROOT,
+        env=hub.full_environment(),
+        capture_output=True,
+        text=True,
     )
     assert second.returncode == 1
-    assert "runs already" in second.stderr and "Traceback" not in second.stderr
+    assert "runs already" in second.stderr
+    assert "Traceback" not in second.stderr
 
 
 def test_two_hubs_run_side_by_side(make_hub: MakeHub) -> None:

@@ -16,7 +16,9 @@ pytestmark = pytest.mark.postgres
 def test_a_database_that_is_away_means_503_and_servers_go_on(make_hub: Callable[..., EmbeddedHub]) -> None:
     server = PostgresServer.start()
     try:
-        hub = make_hub(environment={"HUB_DATABASE_URL": f"postgresql://postgres@/postgres?host={server.folder}"})
+        hub = make_hub(
+            environment={"HUB_DATABASE_URL": f"postgresql://postgres@/postgres?host={server.folder}"}
+        )
         student = Visitor(hub, "student")
         assert student.start({"profile": "cpu-small"}).status_code in (201, 202)
         student.wait_until_ready()
@@ -25,14 +27,19 @@ def test_a_database_that_is_away_means_503_and_servers_go_on(make_hub: Callable[
         server.crash()
         away = student.start({"profile": "cpu-small"}, "second")
         assert away.status_code == 503, away.text
-        assert "Retry-After" in away.headers and "psycopg" not in away.text
+        assert "Retry-After" in away.headers
+        assert "psycopg" not in away.text
         page = student.http.get("/hub/spawn/student/third")
-        assert page.status_code == 200 and "Traceback" not in page.text
+        assert page.status_code == 200
+        assert "Traceback" not in page.text
         assert processes(hub) == before
         assert student.http.get("/user/student/api").status_code == 200
 
         server.start_again()
-        wait_for(lambda: student.start({"profile": "cpu-small"}, "second").status_code in (201, 202), "starts work again")
+        wait_for(
+            lambda: student.start({"profile": "cpu-small"}, "second").status_code in (201, 202),
+            "starts work again",
+        )
         student.wait_until_ready("second")
         wait_for(lambda: one_to_one(hub, student), "servers, leases and processes are one to one")
         hub.command("stop-servers")

@@ -17,7 +17,9 @@ from tests.support.hub import EmbeddedHub, Visitor, text_of, wait_for
 NOTEBOOK = "sample_notebooks/mobility/bike_demand.ipynb"
 
 
-async def test_a_student_runs_the_city_notebook_on_a_gpu_and_the_ledger_shows_what_it_cost(hub: EmbeddedHub) -> None:
+async def test_a_student_runs_the_city_notebook_on_a_gpu_and_the_ledger_shows_what_it_cost(
+    hub: EmbeddedHub,
+) -> None:
     student = Visitor(hub, "student")
 
     # The form names what may be started, with its state, and what may not, with the reason.
@@ -87,7 +89,9 @@ async def _run_cells(visitor: Visitor, cells: list[str]) -> list[tuple[str, str]
     assert kernel.status_code == 201, kernel.text
     kernel_id = kernel.json()["id"]
     cookies = "; ".join(
-        f"{cookie.name}={cookie.value}" for cookie in visitor.http.cookies.jar if cookie.path in ("/", f"{base}/")
+        f"{cookie.name}={cookie.value}"
+        for cookie in visitor.http.cookies.jar
+        if cookie.path in ("/", f"{base}/")
     )
     address = visitor.hub.url.replace("http", "ws", 1) + f"{base}/api/kernels/{kernel_id}/channels"
     socket = await websocket_connect(HTTPRequest(address, headers={"Cookie": cookies}, request_timeout=60))
@@ -103,8 +107,20 @@ async def _run_cells(visitor: Visitor, cells: list[str]) -> list[tuple[str, str]
 
 async def _run_one(socket: Any, source: str, outputs: list[tuple[str, str]]) -> None:
     message_id = uuid.uuid4().hex
-    header = {"msg_id": message_id, "msg_type": "execute_request", "username": "", "session": "story", "version": "5.3"}
-    content = {"code": source, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
+    header = {
+        "msg_id": message_id,
+        "msg_type": "execute_request",
+        "username": "",
+        "session": "story",
+        "version": "5.3",
+    }
+    content = {
+        "code": source,
+        "silent": False,
+        "store_history": True,
+        "user_expressions": {},
+        "allow_stdin": False,
+    }
     request = {"channel": "shell", "header": header, "parent_header": {}, "metadata": {}, "content": content}
     await socket.write_message(json.dumps(request))
     idle = replied = False

@@ -47,7 +47,10 @@ def mine(name: str, pool: str = "univ", count: float | str = 1, **more: Any) -> 
 
 def answer(wish: dict[str, Any], **parts: Any) -> tuple[str, str | None, dict[str, Any]]:
     pools = parts.pop("pools", CITY)
-    found = decision(played(pools, {"at": "+0m", "ask": {"id": "a", "person": "student", "pool": "univ"} | wish}, **parts), "a")
+    found = decision(
+        played(pools, {"at": "+0m", "ask": {"id": "a", "person": "student", "pool": "univ"} | wish}, **parts),
+        "a",
+    )
     return found["verdict"], found["code"], found["facts"]
 
 
@@ -265,14 +268,21 @@ CHECKS = [
 
 
 @pytest.mark.parametrize(("wish", "state", "wanted"), CHECKS)
-def test_check(wish: dict[str, Any], state: dict[str, Any], wanted: tuple[str, str | None, dict[str, Any]]) -> None:
+def test_check(
+    wish: dict[str, Any], state: dict[str, Any], wanted: tuple[str, str | None, dict[str, Any]]
+) -> None:
     verdict, code, facts = answer(wish, **state)
     assert (verdict, code) == wanted[:2]
     assert {key: facts.get(key, "missing") for key in wanted[2]} == wanted[2]
 
 
 def test_a_wait_has_no_place_yet_and_a_refusal_never() -> None:
-    outcome = played(CITY, ask("a", "univ", gpus(h200=9)), ask("b", "univ", gpus(h200=3)), leases=[lease("l1", "public", gpus(h200=6))])
+    outcome = played(
+        CITY,
+        ask("a", "univ", gpus(h200=9)),
+        ask("b", "univ", gpus(h200=3)),
+        leases=[lease("l1", "public", gpus(h200=6))],
+    )
     for name in ("a", "b"):
         found = decision(outcome, name)
         unset = {key: found[key] for key in ("guaranteed", "lender", "ends_at", "position", "eta")}
@@ -288,15 +298,24 @@ def test_fits_is_asked_and_not_what_is_available() -> None:
         "over": {"parent": "seoul", "quota": {"gpu.h200": {"nominal": 4}}},
     }
     leases = [lease("l1", "over", gpus(h200=10))]
-    outcome = played(pools, ask("a", "careful", gpus(h200=4)), ask("b", "careful", gpus(h200="1m")), leases=leases)
+    outcome = played(
+        pools, ask("a", "careful", gpus(h200=4)), ask("b", "careful", gpus(h200="1m")), leases=leases
+    )
     assert decision(outcome, "a")["verdict"] == "admit"
     full = decision(outcome, "b")
-    assert (full["code"], full["facts"]["short_at"], full["facts"]["available"]) == ("pool-full", "seoul", -6000)
+    assert (full["code"], full["facts"]["short_at"], full["facts"]["available"]) == (
+        "pool-full",
+        "seoul",
+        -6000,
+    )
 
 
 @pytest.mark.parametrize(
     ("starting", "wanted"),
-    [pytest.param(63, None, id="one fewer than the most"), pytest.param(64, "starts-busy", id="as many as may be")],
+    [
+        pytest.param(63, None, id="one fewer than the most"),
+        pytest.param(64, "starts-busy", id="as many as may be"),
+    ],
 )
 def test_starts_in_flight(starting: int, wanted: str | None) -> None:
     policy = a_policy(CITY)
@@ -355,7 +374,9 @@ def test_minutes(minutes: int | None, wanted: str, cut_by: dict[str, Any] | None
     [
         pytest.param("top", "2027-03-02T21:00:00+09:00", id="nothing stated: the default"),
         pytest.param("middle", "2027-03-02T13:00:00+09:00", id="stated by the pool itself"),
-        pytest.param("bottom", "2027-03-02T13:00:00+09:00", id="inherited from the nearest pool upwards, key by key"),
+        pytest.param(
+            "bottom", "2027-03-02T13:00:00+09:00", id="inherited from the nearest pool upwards, key by key"
+        ),
     ],
 )
 def test_session_times_are_inherited(pool: str, wanted: str) -> None:
@@ -366,7 +387,10 @@ def test_session_times_are_inherited(pool: str, wanted: str) -> None:
     }
     assert decision(played(pools, ask("a", pool, {"cpu": 1})), "a")["ends_at"] == wanted
     least = {"top": "09:15", "middle": "09:30", "bottom": "10:00"}[pool]
-    assert decision(played(pools, ask("a", pool, {"cpu": 1}, minutes=1)), "a")["ends_at"] == f"2027-03-02T{least}:00+09:00"
+    assert (
+        decision(played(pools, ask("a", pool, {"cpu": 1}, minutes=1)), "a")["ends_at"]
+        == f"2027-03-02T{least}:00+09:00"
+    )
 
 
 # -- guaranteed or borrowed, and from whom ------------------------------------------------------------------------------
@@ -411,11 +435,15 @@ SHARED = {
         pytest.param("univ", gpus(h200="0.3"), [lease("l1", "univ", gpus(h200="1.7"))], (True, None), id="0.3 beside 1.7 of 2"),
     ],
 )  # fmt: skip
-def test_guarantee_and_lender(pool: str, amounts: dict[str, Any], leases: list[Any], wanted: tuple[Any, Any]) -> None:
+def test_guarantee_and_lender(
+    pool: str, amounts: dict[str, Any], leases: list[Any], wanted: tuple[Any, Any]
+) -> None:
     found = decision(played(SHARED, ask("a", pool, amounts), leases=leases), "a")
     assert (found["verdict"], found["guaranteed"], found["lender"]) == ("admit", *wanted)
     rate = 1 if found["guaranteed"] else 0.5
-    assert found["facts"]["cost"] == rate * sum(float(amounts[name]) for name in amounts if name.startswith("gpu."))
+    assert found["facts"]["cost"] == rate * sum(
+        float(amounts[name]) for name in amounts if name.startswith("gpu.")
+    )
 
 
 def test_the_lender_looks_at_what_reaches_a_pool() -> None:
@@ -452,7 +480,9 @@ def test_node(amounts: dict[str, Any], leases: list[Any], wanted: str) -> None:
         for fact in leases
         for name, count in fact["amounts"].items()
     }
-    nodes = [Node(node["name"], {key: int(node[key]) * 1000 for key in node if key != "name"}) for node in NODES]
+    nodes = [
+        Node(node["name"], {key: int(node[key]) * 1000 for key in node if key != "name"}) for node in NODES
+    ]
     wish = Ask("a", "p", "public", {name: round(float(count) * 1000) for name, count in amounts.items()})
     assert pick_node(Snapshot(tree_of(a_policy(CITY)), Sums(taken), nodes), wish) == wanted
 

@@ -49,7 +49,9 @@ def by(budget: dict[str, Any], pool: str = "univ", person: str | None = None) ->
         pytest.param(1000, "0.001", "0.499", 0, id="0.499 is rounded down"),
         pytest.param(1000, "0.001", "0.5", 1000, id="one half is rounded up"),
         pytest.param(1000, "0.005", "0.5", 3000, id="2.5 is rounded up, not to the even number"),
-        pytest.param(1, "0.143", "0.5", 72, id="the rate is rounded, not the product: a thousandth of a slice"),
+        pytest.param(
+            1, "0.143", "0.5", 72, id="the rate is rounded, not the product: a thousandth of a slice"
+        ),
         pytest.param(300, "1", "0.5", 150_000, id="parts of a GPU"),
         pytest.param(1000, "0.0005", "1", 1000, id="half a thousandth is a whole one"),
         pytest.param(1000, "2.5", "1.1", 2_750_000, id="more than one hour each, at more than the full rate"),
@@ -67,7 +69,15 @@ def test_classes_are_rounded_each_for_itself() -> None:
 
 @pytest.mark.parametrize(
     ("units", "wanted"),
-    [(0, 0), (10**6, 1), (1_500_000, 1.5), (1, 0.000001), (-1, -0.000001), (-(10**6), -1), (3_600_000_001, 3600.000001)],
+    [
+        (0, 0),
+        (10**6, 1),
+        (1_500_000, 1.5),
+        (1, 0.000001),
+        (-1, -0.000001),
+        (-(10**6), -1),
+        (3_600_000_001, 3600.000001),
+    ],
 )
 def test_cost_units_are_shown_in_gpu_seconds(units: int, wanted: float) -> None:
     assert gpu_seconds(units) == wanted
@@ -136,7 +146,9 @@ NEEDS = [
 
 
 @pytest.mark.parametrize(("budgets", "spent", "wish", "wanted"), NEEDS)
-def test_need(budgets: Any, spent: Any, wish: dict[str, Any], wanted: tuple[str, str | None, dict[str, Any], str | None]) -> None:
+def test_need(
+    budgets: Any, spent: Any, wish: dict[str, Any], wanted: tuple[str, str | None, dict[str, Any], str | None]
+) -> None:
     outcome = played(pools(*budgets), ask("a", "univ", **{"amounts": gpus(h200=1)} | wish), used_hours=spent)
     check(decision(outcome, "a"), wanted)
 
@@ -180,7 +192,15 @@ def test_only_what_is_set_aside_is_in_the_way() -> None:
         leases=[lease("l1", "univ", gpus(h200=1))],
     )
     short = decision(outcome, "now")
-    check(short, ("wait", "budget-short", by(MONTH) | {"used": 96 * HOUR, "committed": 4 * HOUR, "left": 0, "renews": APRIL}, None))
+    check(
+        short,
+        (
+            "wait",
+            "budget-short",
+            by(MONTH) | {"used": 96 * HOUR, "committed": 4 * HOUR, "left": 0, "renews": APRIL},
+            None,
+        ),
+    )
     check(decision(outcome, "then"), ("admit", None, {"cut_by": by(MONTH)}, "2027-03-02T13:00:00+09:00"))
 
 
@@ -195,7 +215,9 @@ def test_short_is_always_a_wait() -> None:
 
 def test_a_borrowed_start_needs_less() -> None:
     outcome = played(
-        pools(MONTH, nominal=0) | {"seoul": {"quota": gpu_quota(4)}}, ask("a", "univ", gpus(h200=1)), used_hours=[used(99)]
+        pools(MONTH, nominal=0) | {"seoul": {"quota": gpu_quota(4)}},
+        ask("a", "univ", gpus(h200=1)),
+        used_hours=[used(99)],
     )
     found = decision(outcome, "a")
     assert found["facts"]["cost"] == 0.5
@@ -226,7 +248,10 @@ def test_each_person_has_their_own_in_the_whole_subtree() -> None:
         ask("nobody", "lab", gpus(h200=1)),
         used_hours=[used(100, person="student")],
     )
-    check(decision(outcome, "mine"), ("wait", "budget-spent", by(EACH, person="student") | {"renews": MONDAY}, None))
+    check(
+        decision(outcome, "mine"),
+        ("wait", "budget-spent", by(EACH, person="student") | {"renews": MONDAY}, None),
+    )
     assert [decision(outcome, name)["verdict"] for name in ("other", "elsewhere", "nobody")] == ["admit"] * 3
     assert [(entry["person"], entry["used"], entry["committed"]) for entry in outcome.budgets] == [
         ("student", 100 * HOUR, 0),
@@ -241,16 +266,26 @@ def test_two_pools_state_each_persons_hours_and_count_for_themselves() -> None:
         lease("l1", "lab", gpus(h200=1), person="student", ends="+1h"),
         lease("l2", "univ", gpus(h200=1), person="student", ends="+1h"),
     ]
-    outcome = played(state, ask("a", "lab", gpus(h200=1), person="student"), {"at": "+30m", "tick": True}, leases=leases)
-    check(decision(outcome, "a"), ("admit", None, {"cut_by": by(EACH, "lab", "student")}, "2027-03-02T10:00:00+09:00"))
+    outcome = played(
+        state, ask("a", "lab", gpus(h200=1), person="student"), {"at": "+30m", "tick": True}, leases=leases
+    )
+    check(
+        decision(outcome, "a"),
+        ("admit", None, {"cut_by": by(EACH, "lab", "student")}, "2027-03-02T10:00:00+09:00"),
+    )
     assert budget(outcome, "lab", "student") | {"limit": 0, "period": ""} == {
         "pool": "lab", "person": "student", "period": "", "limit": 0, "used": HOUR, "committed": HOUR, "left": 0,
     }  # fmt: skip
-    assert (budget(outcome, "univ", "student")["used"], budget(outcome, "univ", "student")["left"]) == (1.5 * HOUR, 0)
+    assert (budget(outcome, "univ", "student")["used"], budget(outcome, "univ", "student")["left"]) == (
+        1.5 * HOUR,
+        0,
+    )
 
 
 def test_used_hours_fill_exactly_one_budget() -> None:
-    state = pools(WEEK, MONTH, EACH, {"hours": 10, "from": "2027-03-01", "to": "2027-06-30"}) | {"seoul": {"budgets": [MONTH]}}
+    state = pools(WEEK, MONTH, EACH, {"hours": 10, "from": "2027-03-01", "to": "2027-06-30"}) | {
+        "seoul": {"budgets": [MONTH]}
+    }
     outcome = played(
         state,
         used_hours=[
@@ -327,7 +362,9 @@ TERM_FACTS = {"limit": 0, "used": 0, "committed": 0, "left": 0, "needed": None, 
     ],
 )  # fmt: skip
 def test_terms(now: str, wanted: Any) -> None:
-    outcome = played(pools(SUMMER, SPRING), ask("a", "univ", gpus(h200=1)), ask("cpu", "univ", {"cpu": 1}), now=now)
+    outcome = played(
+        pools(SUMMER, SPRING), ask("a", "univ", gpus(h200=1)), ask("cpu", "univ", {"cpu": 1}), now=now
+    )
     check(decision(outcome, "a"), wanted)
     assert decision(outcome, "cpu")["verdict"] == "admit"
 
@@ -336,16 +373,24 @@ def test_a_term_that_is_used_up_waits_for_the_next_and_the_last_refuses() -> Non
     wish = ask("a", "univ", gpus(h200=1))
     spent = [used(100, period="term")]
     outcome = played(pools(SPRING), wish, used_hours=spent)
-    check(decision(outcome, "a"), ("refuse", "budget-spent", {"renews": None, "left": 0, "until": "2027-03-06T00:00:00+09:00"}, None))
+    check(
+        decision(outcome, "a"),
+        ("refuse", "budget-spent", {"renews": None, "left": 0, "until": "2027-03-06T00:00:00+09:00"}, None),
+    )
     outcome = played(pools(SPRING, SUMMER), wish, used_hours=[used(100, period="2027-03-02/2027-03-05")])
-    check(decision(outcome, "a"), ("wait", "budget-spent", by(SPRING) | {"renews": "2027-03-10T00:00:00+09:00"}, None))
+    check(
+        decision(outcome, "a"),
+        ("wait", "budget-spent", by(SPRING) | {"renews": "2027-03-10T00:00:00+09:00"}, None),
+    )
 
 
 def test_terms_bind_gpus_even_where_they_cost_nothing() -> None:
     state = pools(SPRING, nominal=0) | {"seoul": {"quota": gpu_quota(4)}}
     free = {"rates": {"borrowed": "0"}}
     inside = played(state, ask("a", "univ", gpus(h200=1)), now="2027-03-05T20:00:00+09:00", policy=free)
-    check(decision(inside, "a"), ("admit", None, {"cut_by": by(SPRING), "cost": 0}, "2027-03-06T00:00:00+09:00"))
+    check(
+        decision(inside, "a"), ("admit", None, {"cut_by": by(SPRING), "cost": 0}, "2027-03-06T00:00:00+09:00")
+    )
     after = played(state, ask("a", "univ", gpus(h200=1)), now="2027-03-06T00:00:00+09:00", policy=free)
     check(decision(after, "a"), ("refuse", "budget-spent", {}, None))
 
@@ -353,7 +398,10 @@ def test_terms_bind_gpus_even_where_they_cost_nothing() -> None:
 def test_terms_of_pools_above_bind_too_and_the_last_to_begin_is_named() -> None:
     state = pools(SUMMER) | {"seoul": {"budgets": [{"hours": 9, "from": "2027-03-08", "to": "2027-03-31"}]}}
     outcome = played(state, ask("a", "univ", gpus(h200=1)))
-    check(decision(outcome, "a"), ("wait", "budget-spent", by(SUMMER) | {"renews": "2027-03-10T00:00:00+09:00"}, None))
+    check(
+        decision(outcome, "a"),
+        ("wait", "budget-spent", by(SUMMER) | {"renews": "2027-03-10T00:00:00+09:00"}, None),
+    )
 
 
 def test_a_spent_budget_that_renews_later_than_a_term_begins_is_named() -> None:
@@ -364,7 +412,10 @@ def test_a_spent_budget_that_renews_later_than_a_term_begins_is_named() -> None:
 
 def test_no_hours_above_is_told_before_a_term_that_has_not_begun() -> None:
     state = pools(SUMMER) | {"seoul": {"budgets": [MONTH | {"hours": 0}]}}
-    check(decision(played(state, ask("a", "univ", gpus(h200=1))), "a"), ("refuse", "budget-spent", by(MONTH, "seoul"), None))
+    check(
+        decision(played(state, ask("a", "univ", gpus(h200=1))), "a"),
+        ("refuse", "budget-spent", by(MONTH, "seoul"), None),
+    )
 
 
 # -- periods roll over ----------------------------------------------------------------------------------------------------------
@@ -448,10 +499,14 @@ def test_spent_hours_are_never_refunded() -> None:
 def test_carry_goes_on_while_it_is_not_used() -> None:
     """Ten hours stay unused in March; April and May are used up to the last hour of their own, ten stay carried."""
     events = [
-        ask(f"a{month}", "univ", gpus(h200=100), at=f"2027-{month}-01T00:00:00+09:00", minutes=60) for month in ("04", "05")
+        ask(f"a{month}", "univ", gpus(h200=100), at=f"2027-{month}-01T00:00:00+09:00", minutes=60)
+        for month in ("04", "05")
     ]
     outcome = played(
-        pools(MONTH | {"carry": 20}, nominal=200), *events, {"at": "2027-06-01T00:00:00+09:00", "tick": True}, used_hours=[used(90)]
+        pools(MONTH | {"carry": 20}, nominal=200),
+        *events,
+        {"at": "2027-06-01T00:00:00+09:00", "tick": True},
+        used_hours=[used(90)],
     )
     assert [found["verdict"] for found in outcome.decisions if "verdict" in found] == ["admit", "admit"]
     assert budget(outcome, "univ")["limit"] == 110 * HOUR
@@ -486,13 +541,17 @@ def changed(at: str, *budgets: dict[str, Any]) -> dict[str, Any]:
         pytest.param(MONTH | {"carry": 50}, MONTH, (110, 100), id="one that is taken away stays until the edge"),
     ],
 )  # fmt: skip
-def test_what_a_period_carried_in_stays_when_the_policy_changes(before: Any, after: Any, wanted: tuple[int, int]) -> None:
+def test_what_a_period_carried_in_stays_when_the_policy_changes(
+    before: Any, after: Any, wanted: tuple[int, int]
+) -> None:
     """90 of March's hours are used. The policy changes in the middle of April."""
     in_april = changed("2027-04-15T00:00:00+09:00", after)
     outcome = played(pools(before), in_april, used_hours=[used(90)])
     assert budget(outcome, "univ")["limit"] == wanted[0] * HOUR
     in_may = {"at": "2027-05-01T00:00:00+09:00", "tick": True}
-    outcome = played(pools(before), in_april, changed("2027-04-20T00:00:00+09:00", after), in_may, used_hours=[used(90)])
+    outcome = played(
+        pools(before), in_april, changed("2027-04-20T00:00:00+09:00", after), in_may, used_hours=[used(90)]
+    )
     assert budget(outcome, "univ")["limit"] == wanted[1] * HOUR
 
 
@@ -501,7 +560,10 @@ def test_what_each_person_carried_in_stays_as_well() -> None:
     outcome = played(
         pools(before),
         changed("2027-03-10T00:00:00+09:00", after),
-        *(ask(f"a-{who}", "univ", gpus(h200=1), at="2027-03-10T00:00:00+09:00", person=who) for who in ("student", "teacher")),
+        *(
+            ask(f"a-{who}", "univ", gpus(h200=1), at="2027-03-10T00:00:00+09:00", person=who)
+            for who in ("student", "teacher")
+        ),
         used_hours=[used(90, person="student")],
     )
     assert [budget(outcome, "univ", who)["limit"] / HOUR for who in ("student", "teacher")] == [210, 250]
@@ -540,7 +602,11 @@ def test_the_earliest_to_run_out_is_drawn_first() -> None:
         hours = {"+3h": 50, "+30d": 4}
         grants = [grant(hours[until], until) for until in order]
         outcome = played(
-            pools(MONTH), *grants, ask("a", "univ", gpus(h200=1)), {"at": "+5h", "tick": True}, used_hours=[used(100)]
+            pools(MONTH),
+            *grants,
+            ask("a", "univ", gpus(h200=1)),
+            {"at": "+5h", "tick": True},
+            used_hours=[used(100)],
         )
         check(decision(outcome, "a"), ("admit", None, {"cut_by": by(MONTH)}, "2027-03-02T16:00:00+09:00"))
         # What the first paid stays counted; what was left in it is gone.
@@ -610,7 +676,9 @@ def test_grants_are_not_carried_over() -> None:
 
 def test_budgets_above_still_bind() -> None:
     state = pools(MONTH) | {"seoul": {"budgets": [MONTH]}}
-    outcome = played(state, grant(50, "+30d"), ask("a", "univ", gpus(h200=1)), used_hours=[used(100), used(100, "seoul")])
+    outcome = played(
+        state, grant(50, "+30d"), ask("a", "univ", gpus(h200=1)), used_hours=[used(100), used(100, "seoul")]
+    )
     check(decision(outcome, "a"), ("wait", "budget-spent", by(MONTH, "seoul"), None))
 
 
@@ -648,7 +716,11 @@ def test_a_grant_ends_an_overrun_before_it_stops_anything() -> None:
         used_hours=[used(99)],
         leases=[lease("l1", "univ", gpus(h200=1))],
     )
-    assert changes(outcome) == [("l1", "noticed", "budget-spent"), ("l1", "extended", None), ("l1", "stopped", None)]
+    assert changes(outcome) == [
+        ("l1", "noticed", "budget-spent"),
+        ("l1", "extended", None),
+        ("l1", "stopped", None),
+    ]
     assert outcome.decisions[-1]["at"] == "2027-03-02T11:30:00+09:00"
 
 
@@ -668,7 +740,12 @@ def test_hours_that_are_used_up_by_hand_give_notice_and_grace() -> None:
         ],
     )
     # Three GPUs use up one hour in 20 minutes; "short" ends within the grace anyway.
-    noticed = {"code": "budget-spent", "facts": by(MONTH), "at": "2027-03-02T09:20:00+09:00", "change": "noticed"}
+    noticed = {
+        "code": "budget-spent",
+        "facts": by(MONTH),
+        "at": "2027-03-02T09:20:00+09:00",
+        "change": "noticed",
+    }
     stopped = {"code": "budget-spent", "facts": {"cut_by": by(MONTH)}, "change": "stopped"}
     in_time = {"code": None, "facts": {"cut_by": None}, "change": "stopped"}
     assert outcome.decisions == [
@@ -699,8 +776,13 @@ def test_a_cut_of_hours_gives_notice_and_grace() -> None:
 def test_without_grace_it_stops_at_once() -> None:
     state = pools(MONTH)
     state["univ"] |= {"session": {"grace": "0s"}}
-    outcome = played(state, {"at": "+3h", "tick": True}, used_hours=[used(99)], leases=[lease("l1", "univ", gpus(h200=1))])
-    assert [(entry["change"], entry["at"][11:16]) for entry in outcome.decisions] == [("noticed", "10:00"), ("stopped", "10:00")]
+    outcome = played(
+        state, {"at": "+3h", "tick": True}, used_hours=[used(99)], leases=[lease("l1", "univ", gpus(h200=1))]
+    )
+    assert [(entry["change"], entry["at"][11:16]) for entry in outcome.decisions] == [
+        ("noticed", "10:00"),
+        ("stopped", "10:00"),
+    ]
 
 
 def test_leases_that_roll_over_use_up_the_next_period() -> None:
@@ -767,8 +849,12 @@ def extend(name: str, minutes: int, at: str = "+0m") -> dict[str, Any]:
         ),
     ],
 )  # fmt: skip
-def test_extend(budgets: Any, spent: Any, minutes: int, wanted: tuple[str, str | None, dict[str, Any]]) -> None:
-    outcome = played(pools(*budgets), extend("l1", minutes), used_hours=spent, leases=[lease("l1", "univ", gpus(h200=1))])
+def test_extend(
+    budgets: Any, spent: Any, minutes: int, wanted: tuple[str, str | None, dict[str, Any]]
+) -> None:
+    outcome = played(
+        pools(*budgets), extend("l1", minutes), used_hours=spent, leases=[lease("l1", "univ", gpus(h200=1))]
+    )
     (found,) = outcome.decisions
     assert (found["change"], found["ends_at"], found["code"]) == ("extended", wanted[0], wanted[1])
     assert {key: found["facts"].get(key, "missing") for key in wanted[2]} == wanted[2]
@@ -813,10 +899,22 @@ def test_beyond_the_period_only_the_next_one_pays() -> None:
         now="2027-03-02T22:00:00+09:00",
         used_hours=[used(2)],
     )
-    assert [(entry["ends_at"][11:16], entry["code"]) for entry in outcome.decisions] == [("02:00", None), ("04:00", None)]
+    assert [(entry["ends_at"][11:16], entry["code"]) for entry in outcome.decisions] == [
+        ("02:00", None),
+        ("04:00", None),
+    ]
 
 
 def test_a_lease_that_is_over_is_not_extended() -> None:
-    outcome = played(pools(), {"at": "+1h", "release": "l1"}, extend("l1", 60, at="+2h"), leases=[lease("l1", "univ", gpus(h200=1))])
+    outcome = played(
+        pools(),
+        {"at": "+1h", "release": "l1"},
+        extend("l1", 60, at="+2h"),
+        leases=[lease("l1", "univ", gpus(h200=1))],
+    )
     (found,) = outcome.decisions
-    assert (found["change"], found["code"], found["ends_at"]) == ("extended", "lease-over", "2027-03-02T13:00:00+09:00")
+    assert (found["change"], found["code"], found["ends_at"]) == (
+        "extended",
+        "lease-over",
+        "2027-03-02T13:00:00+09:00",
+    )

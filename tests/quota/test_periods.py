@@ -71,7 +71,12 @@ TUESDAY = utc("2027-03-02T00:00")
         pytest.param(Period.MONTH, "2027-03-01", "2027-04-01", id="a month"),
         pytest.param(Period.QUARTER, "2027-01-01", "2027-04-01", id="a quarter"),
         pytest.param(Period.YEAR, "2027-01-01", "2028-01-01", id="a year"),
-        pytest.param(Term(date(2027, 2, 28), date(2027, 3, 2)), "2027-02-28", "2027-03-03", id="a term, its last day included"),
+        pytest.param(
+            Term(date(2027, 2, 28), date(2027, 3, 2)),
+            "2027-02-28",
+            "2027-03-03",
+            id="a term, its last day included",
+        ),
     ],
 )
 def test_windows(period: Period | Term, first: str, after: str) -> None:
@@ -114,7 +119,9 @@ def test_every_instant_lies_in_one_period_of_every_zone(zone: ZoneInfo, instant:
 
 
 @given(zone=ZONES, instant=INSTANTS, length=st.integers(0, 60 * 86400), period=st.sampled_from(Period))
-def test_periods_cover_a_stretch_of_time_without_gaps(zone: ZoneInfo, instant: int, length: int, period: Period) -> None:
+def test_periods_cover_a_stretch_of_time_without_gaps(
+    zone: ZoneInfo, instant: int, length: int, period: Period
+) -> None:
     found = list(windows_between(Budget(Decimal(1), period), instant, instant + length, zone))
     assert bool(found) == bool(length)
     for one, other in pairwise(found):
@@ -124,8 +131,15 @@ def test_periods_cover_a_stretch_of_time_without_gaps(zone: ZoneInfo, instant: i
         assert found[-1].start < instant + length <= found[-1].end
 
 
-@given(zone=ZONES, instant=INSTANTS, length=st.integers(0, 4 * 86400), longest=st.sampled_from([300, 3600, 86400]))
-def test_slices_cover_the_time_and_none_crosses_midnight_or_an_edge(zone: ZoneInfo, instant: int, length: int, longest: int) -> None:
+@given(
+    zone=ZONES,
+    instant=INSTANTS,
+    length=st.integers(0, 4 * 86400),
+    longest=st.sampled_from([300, 3600, 86400]),
+)
+def test_slices_cover_the_time_and_none_crosses_midnight_or_an_edge(
+    zone: ZoneInfo, instant: int, length: int, longest: int
+) -> None:
     policy = Policy(zone, {}, {"p": Pool("p")})
     edges = [instant + length // 3, instant - 5]
     found = list(slices(policy, instant, instant + length, edges, longest))
@@ -147,7 +161,13 @@ def test_slices_cover_the_time_and_none_crosses_midnight_or_an_edge(zone: ZoneIn
 )
 def test_a_days_hours_are_elapsed_ones(zone: str, now: str, hours: int) -> None:
     """With an hour for each hour of the day, a lease of one GPU runs all day and one second of the next."""
-    pools = {"univ": {"quota": {"gpu.h200": {"nominal": 4}}, "budgets": [{"hours": hours, "period": "day"}], "session": {"max": "48h"}}}
+    pools = {
+        "univ": {
+            "quota": {"gpu.h200": {"nominal": 4}},
+            "budgets": [{"hours": hours, "period": "day"}],
+            "session": {"max": "48h"},
+        }
+    }
     outcome = played(
         pools,
         ask("a", "univ", gpus(h200=1)),
@@ -172,7 +192,22 @@ def test_what_was_reported_for_a_day_never_changes() -> None:
     """A lease over the night of a clock change: each local date gets its own seconds, whenever it is charged."""
     policy = Policy(BERLIN, {}, {"p": Pool("p", budgets=(Budget(Decimal(9), Period.DAY),))})
     start = utc("2027-10-30T20:00")
-    made = Lease("l", "p", "p", ("p",), {}, "server", True, None, 1, start, start + 40 * 3600, start, LeaseState.RUNNING, start)
+    made = Lease(
+        "l",
+        "p",
+        "p",
+        ("p",),
+        {},
+        "server",
+        True,
+        None,
+        1,
+        start,
+        start + 40 * 3600,
+        start,
+        LeaseState.RUNNING,
+        start,
+    )
 
     def charged(steps: list[int]) -> dict[str, int]:
         ledger = Ledger(policy, Sums())

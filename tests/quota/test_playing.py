@@ -32,19 +32,26 @@ ROOM_FOR_ONE = {"univ": {"quota": quota(1)}}
 
 def told(outcome: Any) -> list[tuple[str, str, str]]:
     """(time, id, what) of everything, in order."""
-    return [(entry["at"][11:19], entry["id"], entry.get("verdict") or entry["change"]) for entry in outcome.decisions]
+    return [
+        (entry["at"][11:19], entry["id"], entry.get("verdict") or entry["change"])
+        for entry in outcome.decisions
+    ]
 
 
 # -- order -------------------------------------------------------------------------------------------------------------
 
 
 def test_an_end_comes_before_an_ask_at_the_same_instant() -> None:
-    outcome = played(ROOM_FOR_ONE, ask("a", "univ", ONE, at="+1h"), leases=[lease("l1", "univ", ONE, ends="+1h")])
+    outcome = played(
+        ROOM_FOR_ONE, ask("a", "univ", ONE, at="+1h"), leases=[lease("l1", "univ", ONE, ends="+1h")]
+    )
     assert told(outcome) == [("10:00:00", "l1", "stopped"), ("10:00:00", "a", "admit")]
 
 
 def test_one_second_earlier_it_waits() -> None:
-    outcome = played(ROOM_FOR_ONE, ask("a", "univ", ONE, at="+59m59s"), leases=[lease("l1", "univ", ONE, ends="+1h")])
+    outcome = played(
+        ROOM_FOR_ONE, ask("a", "univ", ONE, at="+59m59s"), leases=[lease("l1", "univ", ONE, ends="+1h")]
+    )
     assert told(outcome) == [("09:59:59", "a", "wait")]
 
 
@@ -90,7 +97,11 @@ def test_ends_come_before_notices_and_notices_before_the_edge_of_the_next_ask() 
         used_hours=[{"pool": "univ", "hours": 98}],
         leases=[lease("runs", "univ", ONE), lease("ends", "univ", ONE, ends="+1h")],
     )
-    assert told(outcome) == [("10:00:00", "ends", "stopped"), ("10:00:00", "runs", "noticed"), ("10:00:00", "a", "wait")]
+    assert told(outcome) == [
+        ("10:00:00", "ends", "stopped"),
+        ("10:00:00", "runs", "noticed"),
+        ("10:00:00", "a", "wait"),
+    ]
 
 
 def test_leases_that_end_together_end_by_id_and_then_what_they_held_is_given_on() -> None:
@@ -110,7 +121,9 @@ def test_leases_that_end_together_end_by_id_and_then_what_they_held_is_given_on(
 
 
 def test_the_run_ends_with_the_last_event() -> None:
-    outcome = played(ROOM_FOR_ONE, {"at": "+59m", "tick": True}, leases=[lease("l1", "univ", ONE, ends="+1h")])
+    outcome = played(
+        ROOM_FOR_ONE, {"at": "+59m", "tick": True}, leases=[lease("l1", "univ", ONE, ends="+1h")]
+    )
     assert told(outcome) == []
     assert outcome.pools["univ"]["resources"]["gpu.h200"]["used"] == 1000
 
@@ -133,7 +146,12 @@ def test_without_events_the_state_is_told_as_it_stands() -> None:
 
 
 def test_every_resource_stated_in_the_tree_is_told_for_every_pool_of_it() -> None:
-    pools = {"a": {"quota": quota(1)}, "b": {"parent": "a", "quota": {"cpu": {"nominal": 2}}}, "alone": {"quota": {"memory": {"nominal": "1Gi"}}}, "bare": {}}
+    pools = {
+        "a": {"quota": quota(1)},
+        "b": {"parent": "a", "quota": {"cpu": {"nominal": 2}}},
+        "alone": {"quota": {"memory": {"nominal": "1Gi"}}},
+        "bare": {},
+    }
     outcome = played(pools)
     assert {name: list(pool["resources"]) for name, pool in outcome.pools.items()} == {
         "a": ["cpu", "gpu.h200"], "b": ["cpu", "gpu.h200"], "alone": ["memory"], "bare": [],
@@ -157,8 +175,16 @@ def test_an_answer_has_these_parts() -> None:
 
 
 def test_times_are_told_with_the_policys_offset() -> None:
-    outcome = played(ROOM_FOR_ONE, ask("a", "univ", ONE, minutes=60), now="2027-03-28T00:30:00Z", policy={"zone": "Europe/Berlin"})
-    assert (outcome.decisions[0]["at"], outcome.decisions[0]["ends_at"]) == ("2027-03-28T01:30:00+01:00", "2027-03-28T03:30:00+02:00")
+    outcome = played(
+        ROOM_FOR_ONE,
+        ask("a", "univ", ONE, minutes=60),
+        now="2027-03-28T00:30:00Z",
+        policy={"zone": "Europe/Berlin"},
+    )
+    assert (outcome.decisions[0]["at"], outcome.decisions[0]["ends_at"]) == (
+        "2027-03-28T01:30:00+01:00",
+        "2027-03-28T03:30:00+02:00",
+    )
 
 
 @pytest.mark.parametrize(
@@ -181,7 +207,11 @@ def test_times_of_events(at: Any, wanted: str) -> None:
 
 
 def test_the_same_ask_twice_is_one_lease_and_one_answer() -> None:
-    outcome = played({"univ": {"quota": quota(4)}}, ask("a", "univ", ONE), ask("a", "univ", gpus(h200=3), at="+1h", minutes=15))
+    outcome = played(
+        {"univ": {"quota": quota(4)}},
+        ask("a", "univ", ONE),
+        ask("a", "univ", gpus(h200=3), at="+1h", minutes=15),
+    )
     first, second = decisions(outcome)
     assert second == first | {"at": "2027-03-02T10:00:00+09:00"}
     assert outcome.pools["univ"]["resources"]["gpu.h200"]["used"] == 1000
@@ -196,7 +226,11 @@ def test_it_stays_one_after_its_end() -> None:
 def test_an_ask_with_the_id_of_a_stated_lease_is_that_lease() -> None:
     outcome = played(ROOM_FOR_ONE, ask("l1", "univ", ONE), leases=[lease("l1", "univ", ONE)])
     found = decision(outcome, "l1")
-    assert (found["verdict"], found["guaranteed"], found["ends_at"]) == ("admit", True, "2027-03-02T13:00:00+09:00")
+    assert (found["verdict"], found["guaranteed"], found["ends_at"]) == (
+        "admit",
+        True,
+        "2027-03-02T13:00:00+09:00",
+    )
     assert outcome.pools["univ"]["resources"]["gpu.h200"]["used"] == 1000
 
 
@@ -207,18 +241,29 @@ def test_what_had_to_wait_may_be_asked_again() -> None:
         ask("a", "univ", ONE, at="+1h"),
         leases=[lease("l1", "univ", ONE, ends="+1h")],
     )
-    assert told(outcome) == [("09:00:00", "a", "wait"), ("10:00:00", "l1", "stopped"), ("10:00:00", "a", "admit")]
+    assert told(outcome) == [
+        ("09:00:00", "a", "wait"),
+        ("10:00:00", "l1", "stopped"),
+        ("10:00:00", "a", "admit"),
+    ]
 
 
 def test_releasing_and_cancelling_twice_is_once() -> None:
     twice = [{"at": "+1h", "release": "l1"}, {"at": "+1h", "cancel": "l1"}, {"at": "+2h", "release": "l1"}]
-    outcome = played({"univ": {"quota": quota(4)}}, *twice, leases=[lease("l1", "univ", ONE), lease("l2", "univ", ONE)])
+    outcome = played(
+        {"univ": {"quota": quota(4)}}, *twice, leases=[lease("l1", "univ", ONE), lease("l2", "univ", ONE)]
+    )
     assert outcome.decisions == []
     assert outcome.pools["univ"]["resources"]["gpu.h200"]["used"] == 1000
 
 
 def test_what_never_came_to_run_is_released_cancelled_and_extended_without_effect() -> None:
-    nothing = [{"release": "late"}, {"cancel": "late"}, {"extend": {"id": "late", "minutes": 5}}, {"extend": {"id": "refused", "minutes": 5}}]
+    nothing = [
+        {"release": "late"},
+        {"cancel": "late"},
+        {"extend": {"id": "late", "minutes": 5}},
+        {"extend": {"id": "refused", "minutes": 5}},
+    ]
     outcome = played(
         ROOM_FOR_ONE,
         ask("refused", "univ", gpus(h200=2)),
@@ -228,7 +273,9 @@ def test_what_never_came_to_run_is_released_cancelled_and_extended_without_effec
     assert told(outcome) == [("09:00:00", "refused", "refuse"), ("10:00:00", "late", "admit")]
 
 
-@pytest.mark.parametrize("event", [{"release": "nobody"}, {"cancel": "nobody"}, {"extend": {"id": "nobody", "minutes": 5}}])
+@pytest.mark.parametrize(
+    "event", [{"release": "nobody"}, {"cancel": "nobody"}, {"extend": {"id": "nobody", "minutes": 5}}]
+)
 def test_an_id_that_stands_nowhere_in_the_file_is_a_mistake(event: dict[str, Any]) -> None:
     with pytest.raises(FaultyDocument, match="there is no lease or ask 'nobody'"):
         played(ROOM_FOR_ONE, {"at": "+1h"} | event)
@@ -248,13 +295,19 @@ def test_as_many_as_fit_are_admitted_guaranteed_ones_first() -> None:
     )
     first, again = decisions(outcome)
     assert (first["verdict"], first["guaranteed"], first["lender"]) == ("admit", False, "seoul")
-    assert (first["facts"]["admitted"], first["facts"]["wanted"], first["facts"]["rest"]) == (3, 5, "pool-full")
+    assert (first["facts"]["admitted"], first["facts"]["wanted"], first["facts"]["rest"]) == (
+        3,
+        5,
+        "pool-full",
+    )
     assert again == first | {"at": "2027-03-02T09:01:00+09:00"}
     assert changes(outcome) == [(f"c/{i}", what, None) for what in ("extended", "stopped") for i in (1, 2, 3)]
 
 
 def test_all_are_released_together() -> None:
-    outcome = played({"univ": {"quota": quota(4)}}, ask("c", "univ", ONE, count=3), {"at": "+1h", "cancel": "c"})
+    outcome = played(
+        {"univ": {"quota": quota(4)}}, ask("c", "univ", ONE, count=3), {"at": "+1h", "cancel": "c"}
+    )
     assert outcome.pools["univ"]["resources"]["gpu.h200"]["used"] == 0
     assert decision(outcome, "c")["facts"]["admitted"] == 3
 
@@ -267,7 +320,9 @@ def test_none_of_several_waits_as_one() -> None:
 def test_the_name_of_a_part_is_taken() -> None:
     with pytest.raises(FaultyDocument, match="'c/2' is what a part of ask 'c' is called"):
         played(ROOM_FOR_ONE, ask("c", "univ", ONE, count=2), leases=[lease("c/2", "univ", ONE)])
-    played(ROOM_FOR_ONE, ask("c", "univ", ONE), leases=[lease("c/1", "univ", ONE), lease("c/01", "univ", ONE)])
+    played(
+        ROOM_FOR_ONE, ask("c", "univ", ONE), leases=[lease("c/1", "univ", ONE), lease("c/01", "univ", ONE)]
+    )
 
 
 # -- leases that stand as facts -----------------------------------------------------------------------------------------------
@@ -287,7 +342,11 @@ def test_facts_are_booked_over_quota_and_labelled_in_the_order_of_the_file() -> 
 
 def test_a_fact_may_say_how_it_was_admitted() -> None:
     leases = [lease("l1", "univ", ONE, borrowed=True), lease("l2", "univ", gpus(h200=4), borrowed=False)]
-    outcome = played({"univ": {"quota": quota(3), "budgets": [{"hours": 100, "period": "month"}]}}, {"at": "+1h", "tick": True}, leases=leases)
+    outcome = played(
+        {"univ": {"quota": quota(3), "budgets": [{"hours": 100, "period": "month"}]}},
+        {"at": "+1h", "tick": True},
+        leases=leases,
+    )
     numbers = outcome.pools["univ"]["resources"]["gpu.h200"]
     assert (numbers["used"], numbers["g"], numbers["available"]) == (5000, 4000, -2000)
     assert budget(outcome, "univ")["used"] == 4.5 * HOUR
@@ -295,14 +354,20 @@ def test_a_fact_may_say_how_it_was_admitted() -> None:
 
 def test_a_fact_accrues_from_now_and_ages_from_its_start() -> None:
     state = {"univ": {"quota": quota(1), "budgets": [{"hours": 100, "period": "month"}]}}
-    leases = [lease("l1", "univ", ONE, started="-3h"), lease("later", "univ", ONE, started="-1h"), lease("earlier", "univ", ONE, started="-2h")]
+    leases = [
+        lease("l1", "univ", ONE, started="-3h"),
+        lease("later", "univ", ONE, started="-1h"),
+        lease("earlier", "univ", ONE, started="-2h"),
+    ]
     outcome = played(state, {"at": "+1h", "release": "l1"}, leases=leases)
     assert changes(outcome) == [("earlier", "promoted", None)]
     assert budget(outcome, "univ")["used"] == 2 * HOUR
 
 
 def test_a_fact_that_is_over_already_is_stopped_at_once() -> None:
-    outcome = played(ROOM_FOR_ONE, ask("a", "univ", ONE), leases=[lease("l1", "univ", ONE, started="-2h", ends="-1h")])
+    outcome = played(
+        ROOM_FOR_ONE, ask("a", "univ", ONE), leases=[lease("l1", "univ", ONE, started="-2h", ends="-1h")]
+    )
     assert told(outcome) == [("09:00:00", "l1", "stopped"), ("09:00:00", "a", "admit")]
     assert outcome.decisions[0]["ends_at"] == "2027-03-02T08:00:00+09:00"
 
@@ -323,7 +388,10 @@ def test_facts_that_cannot_be(part: str, value: Any, message: str) -> None:
 
 def test_a_fact_of_a_later_policy_is_a_mistake() -> None:
     later = {"at": "+1h", "policy": policy_text({"univ": {}, "lab": {}}, classes={"h200": "1", "new": "1"})}
-    for wrong, message in (({"pool": "lab"}, "no pool 'lab' yet"), ({"amounts": gpus(new=1)}, "no GPU class 'new' yet")):
+    for wrong, message in (
+        ({"pool": "lab"}, "no pool 'lab' yet"),
+        ({"amounts": gpus(new=1)}, "no GPU class 'new' yet"),
+    ):
         with pytest.raises(FaultyDocument, match=message):
             played(ROOM_FOR_ONE, later, leases=[lease("l1", "univ", ONE) | wrong])
 
@@ -382,12 +450,18 @@ def test_a_promoted_lease_keeps_its_rate_and_loses_its_lender() -> None:
     )
     assert (decision(outcome, "a")["guaranteed"], decision(outcome, "a")["lender"]) == (False, "seoul")
     assert changes(outcome) == [("a", "promoted", None)]
-    assert budget(outcome, "univ")["used"] == 2 * HOUR + HOUR  # two GPUs for one hour, one at half the rate for two
+    assert (
+        budget(outcome, "univ")["used"] == 2 * HOUR + HOUR
+    )  # two GPUs for one hour, one at half the rate for two
 
 
 def test_each_resource_must_fit_its_own_home() -> None:
     state = {"seoul": {"quota": {"cpu": {"nominal": 8}}}, "univ": {"parent": "seoul", "quota": quota(1)}}
-    leases = [lease("l1", "univ", ONE), lease("cpus", "seoul", {"cpu": 8}), lease("both", "univ", ONE | {"cpu": 4})]
+    leases = [
+        lease("l1", "univ", ONE),
+        lease("cpus", "seoul", {"cpu": 8}),
+        lease("both", "univ", ONE | {"cpu": 4}),
+    ]
     outcome = played(state, {"at": "+1m", "release": "l1"}, {"at": "+2m", "release": "cpus"}, leases=leases)
     assert [(entry["id"], entry["at"][14:16]) for entry in outcome.decisions] == [("both", "02")]
 
@@ -463,10 +537,24 @@ def test_leases_of_a_tree_that_is_gone_count_nowhere_and_end_in_time() -> None:
 
 def test_a_pool_that_moves_takes_its_leases_along_and_its_hours_stay() -> None:
     month = {"budgets": [{"hours": 100, "period": "month"}]}
-    before = {"a": month | {"quota": quota(1)}, "b": month | {"quota": quota(1)}, "lab": {"parent": "a", "quota": quota(2)}}
+    before = {
+        "a": month | {"quota": quota(1)},
+        "b": month | {"quota": quota(1)},
+        "lab": {"parent": "a", "quota": quota(2)},
+    }
     after = before | {"lab": {"parent": "b", "quota": quota(2)}}
-    outcome = played(before, changed(after), ask("new", "lab", ONE, at="+1h"), {"at": "+2h", "tick": True}, leases=[lease("l1", "lab", ONE)])
-    assert {name: pool["resources"]["gpu.h200"]["used"] for name, pool in outcome.pools.items()} == {"a": 0, "b": 2000, "lab": 2000}
+    outcome = played(
+        before,
+        changed(after),
+        ask("new", "lab", ONE, at="+1h"),
+        {"at": "+2h", "tick": True},
+        leases=[lease("l1", "lab", ONE)],
+    )
+    assert {name: pool["resources"]["gpu.h200"]["used"] for name, pool in outcome.pools.items()} == {
+        "a": 0,
+        "b": 2000,
+        "lab": 2000,
+    }
     assert (budget(outcome, "a")["used"], budget(outcome, "b")["used"]) == (2 * HOUR, HOUR)
 
 
@@ -484,7 +572,11 @@ def test_a_gpu_class_that_the_policy_in_force_does_not_name_is_too_much() -> Non
         leases=[lease("l1", "univ", ONE)],
     )
     early, there, late = (decision(outcome, name) for name in ("early", "there", "late"))
-    assert (early["code"], early["facts"]["resource"], early["facts"]["potential"]) == ("too-big-for-pool", "gpu.b300", 0)
+    assert (early["code"], early["facts"]["resource"], early["facts"]["potential"]) == (
+        "too-big-for-pool",
+        "gpu.b300",
+        0,
+    )
     assert (there["verdict"], there["facts"]["cost"]) == ("admit", 2)
     assert (late["verdict"], late["code"]) == ("refuse", "too-big-for-pool")
     assert changes(outcome) == [("there", "stopped", None), ("l1", "stopped", None)]
@@ -520,7 +612,14 @@ def test_a_new_rate_is_for_new_leases() -> None:
     [
         {"reservations": [{"id": "w1", "pool": "univ", "amounts": ONE, "from": "+1h", "to": "+3h"}]},
         {"leases": [lease("l1", "univ", ONE, reservation="w1")]},
-        {"events": [{"at": "+1h", "reserve": {"id": "w2", "pool": "univ", "amounts": ONE, "from": "+3h", "to": "+5h"}}]},
+        {
+            "events": [
+                {
+                    "at": "+1h",
+                    "reserve": {"id": "w2", "pool": "univ", "amounts": ONE, "from": "+3h", "to": "+5h"},
+                }
+            ]
+        },
         {"events": [ask("a", "univ", ONE, reservation="w1")]},
     ],
     ids=["stated", "a lease in one", "made on the way", "an ask in one"],

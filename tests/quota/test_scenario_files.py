@@ -45,7 +45,9 @@ def case(want: Path) -> Any:
 
 def test_every_scenario_file_has_its_wants() -> None:
     assert len(WANTED) > 40
-    files = {path for path in FOLDER.rglob("*.yaml") if not path.name.endswith((".want.yaml", ".policy.yaml"))}
+    files = {
+        path for path in FOLDER.rglob("*.yaml") if not path.name.endswith((".want.yaml", ".policy.yaml"))
+    }
     assert files == {scenario_file(want) for want in WANTED}
 
 

@@ -10,19 +10,31 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage"
-).split()
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+]
 REPORTS = Path(__file__).resolve().parents[2] / "reports" / "screenshots"
 """Screenshots are kept here, for people to look at after a run."""
 
 
 def chromium_path() -> str | None:
-    return next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+    return next(
+        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))),
+        None,
+    )
 
 
-needs_chromium = pytest.mark.skipif(chromium_path() is None, reason="no Chromium on this machine: install the package chromium")
+needs_chromium = pytest.mark.skipif(
+    chromium_path() is None, reason="no Chromium on this machine: install the package chromium"
+)
 
 
 @contextmanager

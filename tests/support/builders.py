@@ -28,14 +28,20 @@ def gpus(**counts: float | str) -> dict[str, float | str]:
 
 
 def policy_text(
-    pools: Mapping[str, Any], *, zone: str = "Asia/Seoul", classes: Mapping[str, str] | None = None, **more: Any
+    pools: Mapping[str, Any],
+    *,
+    zone: str = "Asia/Seoul",
+    classes: Mapping[str, str] | None = None,
+    **more: Any,
 ) -> dict[str, Any]:
     """A policy document; `classes` are GPU classes with the hours one unit costs."""
     classes = classes or {"h200": "1"}
     return {
         "version": 1,
         "timezone": zone,
-        "gpu_classes": {name: {"resource": f"example.com/{name}", "hours": cost} for name, cost in classes.items()},
+        "gpu_classes": {
+            name: {"resource": f"example.com/{name}", "hours": cost} for name, cost in classes.items()
+        },
         "pools": dict(pools),
         **more,
     }
@@ -92,7 +98,9 @@ def changes(outcome: Outcome, name: str | None = None) -> list[tuple[str, str, s
     return [(entry["id"], entry["change"], entry["code"]) for entry in found]
 
 
-def budget(outcome: Outcome, pool: str, person: str | None = None, period: str | None = None) -> dict[str, Any]:
+def budget(
+    outcome: Outcome, pool: str, person: str | None = None, period: str | None = None
+) -> dict[str, Any]:
     (found,) = [
         entry
         for entry in outcome.budgets

@@ -46,7 +46,11 @@ def quotas(draw: st.DrawFn, *, root: bool) -> dict[str, Any]:
 
 @st.composite
 def budget_lists(draw: st.DrawFn, *, terms: bool = True) -> list[dict[str, Any]]:
-    periods = draw(st.lists(st.sampled_from(["day", "week", "month", "quarter", "year", "term"]), max_size=2, unique=True))
+    periods = draw(
+        st.lists(
+            st.sampled_from(["day", "week", "month", "quarter", "year", "term"]), max_size=2, unique=True
+        )
+    )
     found = []
     for period in periods:
         budget: dict[str, Any] = {"hours": draw(st.sampled_from(["0", "0.4", "3", "7.5", "40"]))}
@@ -55,7 +59,11 @@ def budget_lists(draw: st.DrawFn, *, terms: bool = True) -> list[dict[str, Any]]
         elif not terms:
             continue
         else:
-            budget |= draw(st.sampled_from([{"from": "2027-02-28", "to": "2027-03-04"}, {"from": "2027-03-03", "to": "2027-04-01"}]))
+            budget |= draw(
+                st.sampled_from(
+                    [{"from": "2027-02-28", "to": "2027-03-04"}, {"from": "2027-03-03", "to": "2027-04-01"}]
+                )
+            )
         budget |= draw(st.sampled_from([{}, {"soft": "0.8"}, {"each": "person"}]))
         found.append(budget)
     return found
@@ -63,7 +71,11 @@ def budget_lists(draw: st.DrawFn, *, terms: bool = True) -> list[dict[str, Any]]
 
 @st.composite
 def policy_documents(
-    draw: st.DrawFn, *, budgets: bool = True, caps: bool = True, zones: tuple[str, ...] = ("Asia/Seoul", "Europe/Berlin", "America/St_Johns")
+    draw: st.DrawFn,
+    *,
+    budgets: bool = True,
+    caps: bool = True,
+    zones: tuple[str, ...] = ("Asia/Seoul", "Europe/Berlin", "America/St_Johns"),
 ) -> dict[str, Any]:
     """A policy of up to seven pools in one or more trees; parents may stand after their children."""
     count = draw(st.integers(1, 7))
@@ -76,12 +88,23 @@ def policy_documents(
             pool["parent"] = parent
         pool["weight"] = draw(st.sampled_from(["0", "0.25", "1", "3"]))
         if caps and draw(st.booleans()):
-            caps_of_pool = st.dictionaries(st.sampled_from([*RESOURCES, "servers", "dask-workers"]), st.integers(0, 4), max_size=2)
+            caps_of_pool = st.dictionaries(
+                st.sampled_from([*RESOURCES, "servers", "dask-workers"]), st.integers(0, 4), max_size=2
+            )
             pool["person"] = draw(caps_of_pool)
         if budgets:
             pool["budgets"] = draw(budget_lists())
         pool["session"] = draw(
-            st.sampled_from([{}, {}, {"min": "5m"}, {"max": "30h"}, {"grace": "0s"}, {"min": "1h", "max": "2h", "grace": "7m"}])
+            st.sampled_from(
+                [
+                    {},
+                    {},
+                    {"min": "5m"},
+                    {"max": "30h"},
+                    {"grace": "0s"},
+                    {"min": "1h", "max": "2h", "grace": "7m"},
+                ]
+            )
         )
         pools[name] = pool
     order = draw(st.permutations(names))
@@ -103,7 +126,9 @@ asks = st.builds(
     id=st.just(""),
     person=st.sampled_from(PEOPLE),
     pool=st.integers(0, 6).map(str),
-    amounts=st.dictionaries(st.sampled_from(RESOURCES), st.sampled_from([0, 1, 500, 1000, 1500, 2000, 4000]), max_size=2),
+    amounts=st.dictionaries(
+        st.sampled_from(RESOURCES), st.sampled_from([0, 1, 500, 1000, 1500, 2000, 4000]), max_size=2
+    ),
     kind=st.sampled_from(["server", "server", "dask-worker"]),
     minutes=st.none() | st.sampled_from([0, 7, 60, 600, 3000]),
 )
@@ -178,7 +203,9 @@ class Life:
 
     def refolded(self, policy: Policy | None = None, since: int | None = None) -> Sums:
         charges = self.charges + [(self.leases[c.lease], c.day, c.units) for c in self.ledger.charges]
-        return refold(policy or self.policy, self.living(), charges, self.ledger.sums, self.ledger.grants, since)
+        return refold(
+            policy or self.policy, self.living(), charges, self.ledger.sums, self.ledger.grants, since
+        )
 
     # -- steps ---------------------------------------------------------------------------------------------------
 
@@ -194,7 +221,11 @@ class Life:
         label = self.ledger.would_be_guaranteed(ask) if guaranteed is None else guaranteed
         ends_at = self.now + 60 * (ask.minutes or 120)
         cost = cost_of(self.policy, ask, guaranteed=label)
-        self._put(self.ledger.adopt(ask, self.now, started_at=self.now - 60, ends_at=ends_at, cost=cost, guaranteed=label))
+        self._put(
+            self.ledger.adopt(
+                ask, self.now, started_at=self.now - 60, ends_at=ends_at, cost=cost, guaranteed=label
+            )
+        )
 
     def _run(self, which: int) -> None:
         self._change(which, lambda lease: self.ledger.run(lease, self.now, handle="h"))
@@ -210,7 +241,12 @@ class Life:
         self._promote()
 
     def _notice(self, which: int, minutes: int) -> None:
-        self._change(which, lambda lease: self.ledger.notice(lease, max(self.now, lease.charged_until) + 60 * minutes, self.now))
+        self._change(
+            which,
+            lambda lease: self.ledger.notice(
+                lease, max(self.now, lease.charged_until) + 60 * minutes, self.now
+            ),
+        )
 
     def _extend(self, which: int, minutes: int) -> None:
         def extend(lease: Lease) -> Lease:
@@ -222,7 +258,9 @@ class Life:
     def _pass(self, seconds: int) -> None:
         """Leases end on the way, each at its time."""
         until = self.now + seconds
-        while due := sorted((lease for lease in self.living() if lease.ends_at <= until), key=lambda x: (x.ends_at, x.id)):
+        while due := sorted(
+            (lease for lease in self.living() if lease.ends_at <= until), key=lambda x: (x.ends_at, x.id)
+        ):
             self.now = max(self.now, due[0].ends_at)
             if due[0].started_at is None and due[0].state is LeaseState.BOOKED:
                 due[0] = self._put(self.ledger.run(due[0], min(due[0].ends_at, due[0].booked_at + 5)))
@@ -235,7 +273,18 @@ class Life:
         if found:
             of = found[which % len(found)]
             number = len(self.ledger.grants)
-            self.ledger.grant(Grant(f"g{number}", of.pool, of.budget.name, of.person, 10**10, self.now + seconds + 1, "", self.now))
+            self.ledger.grant(
+                Grant(
+                    f"g{number}",
+                    of.pool,
+                    of.budget.name,
+                    of.person,
+                    10**10,
+                    self.now + seconds + 1,
+                    "",
+                    self.now,
+                )
+            )
 
     def _correct(self, which: int, units: int) -> None:
         found = [of for of in self._budgets() if window_at(of.budget, self.now, self.policy.timezone)]
@@ -250,7 +299,9 @@ class Life:
         self._promote()
 
     def _promote(self) -> None:
-        for lease in self.ledger.promote([lease for lease in self.living() if not lease.guaranteed], self.now):
+        for lease in self.ledger.promote(
+            [lease for lease in self.living() if not lease.guaranteed], self.now
+        ):
             self._put(lease)
 
     def _budgets(self) -> list[BudgetOf]:
@@ -264,3 +315,93 @@ class Life:
     def _put(self, lease: Lease) -> Lease:
         self.leases[lease.id] = lease
         return lease
+
+
+# -- scenario files ---------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def scenarios(draw: st.DrawFn, *, meddling: bool = True) -> dict[str, Any]:
+    """A what-if file as plain data. Events stand in the order of their times; no two at the same."""
+    policy = draw(policy_documents(caps=draw(st.booleans())))
+    pools = list(policy["pools"])
+    held = st.dictionaries(st.sampled_from(RESOURCES), st.sampled_from(["0.5", 1, 2, "1500m"]), max_size=2)
+    leases = [
+        {
+            "id": f"f{i}",
+            "pool": draw(st.sampled_from(pools)),
+            "person": draw(st.sampled_from(PEOPLE)),
+            "amounts": draw(held),
+            "started": f"-{draw(st.integers(0, 90))}m",
+            "ends": f"+{draw(st.integers(0, 3000))}m",
+        }
+        | draw(st.sampled_from([{}, {}, {"borrowed": True}, {"borrowed": False}]))
+        for i in range(draw(st.integers(0, 4)) if meddling else 0)
+    ]
+    names = [lease["id"] for lease in leases]
+    events: list[dict[str, Any]] = []
+    at = 0
+    for number in range(draw(st.integers(0, 9))):
+        at += draw(st.sampled_from([1, 60, 300, 3599, 40_000, 90_000]))
+        name = f"a{number}"
+        wish = {
+            "id": name,
+            "pool": draw(st.sampled_from(pools)),
+            "person": draw(st.sampled_from(PEOPLE)),
+            "amounts": draw(held),
+            "minutes": draw(st.sampled_from([0, 20, 90, 600, 5000])),
+        } | draw(st.sampled_from([{}, {}, {"kind": "dask-worker", "count": 3}]))
+        kinds = ["ask", "ask", "ask", "release", "cancel", "extend", "tick"] + ["grant", "policy"] * meddling
+        kind = draw(st.sampled_from(kinds if names else ["ask"]))
+        if kind == "ask":
+            names.append(name)
+            events.append({"at": f"+{at}s", "ask": wish})
+        elif kind in ("release", "cancel"):
+            events.append({"at": f"+{at}s", kind: draw(st.sampled_from(names))})
+        elif kind == "extend":
+            events.append(
+                {
+                    "at": f"+{at}s",
+                    "extend": {
+                        "id": draw(st.sampled_from(names)),
+                        "minutes": draw(st.sampled_from([5, 300])),
+                    },
+                }
+            )
+        elif kind == "policy":
+            other = draw(policy_documents(zones=(policy["timezone"],)))
+            events.append({"at": f"+{at}s", "policy": other | _rooted(policy, other)})
+        elif kind == "grant":
+            grant = _grant(draw, policy, at)
+            events.append({"at": f"+{at}s"} | ({"grant": grant} if grant else {"tick": True}))
+        else:
+            events.append({"at": f"+{at}s", "tick": True})
+    if any("policy" in event for event in events):
+        events = [event for event in events if "grant" not in event]  # which budget is meant may have changed
+    found = {"now": "2027-03-01T21:00:00+09:00", "policy": policy, "leases": leases, "events": events}
+    return found | draw(st.sampled_from([{}, {"nodes": _NODES}]))
+
+
+_NODES = [{"name": "n1", "gpu.a": 4, "gpu.b": 2, "cpu": 9}, {"name": "n2", "gpu.a": 6, "cpu": 6}]
+
+
+def _rooted(policy: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The other policy's pools instead, and those only the first has beside them, each a tree of its own."""
+    left = {name: {} for name in policy["pools"] if name not in other["pools"]}
+    return {"pools": other["pools"] | left}
+
+
+def _grant(draw: st.DrawFn, policy: dict[str, Any], at: int) -> dict[str, Any] | None:
+    found = [(name, budget) for name, pool in policy["pools"].items() for budget in pool["budgets"]]
+    if not found:
+        return None
+    pool, budget = draw(st.sampled_from(found))
+    period = budget.get("period") or f"{budget['from']}/{budget['to']}"
+    until = at + draw(st.sampled_from([60, 3600, 200_000]))
+    who = {"person": draw(st.sampled_from(PEOPLE))} if "each" in budget else {}
+    return {
+        "pool": pool,
+        "hours": draw(st.sampled_from(["0.2", "5"])),
+        "until": f"+{until}s",
+        "period": period,
+    } | who

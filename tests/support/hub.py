@@ -102,7 +102,9 @@ class EmbeddedHub:
             timeout=120,
         )
         if check and done.returncode:
-            raise AssertionError(f"hub-ext {' '.join(arguments)} ended {done.returncode}: {done.stderr}{done.stdout}")
+            raise AssertionError(
+                f"hub-ext {' '.join(arguments)} ended {done.returncode}: {done.stderr}{done.stdout}"
+            )
         return done.stdout
 
     def leases(self) -> list[dict[str, Any]]:
@@ -128,7 +130,11 @@ class EmbeddedHub:
         return wait_for(find, f"{name} runs")
 
     def full_environment(self) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HUB_", "JUPYTER", "JPY_"))}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("HUB_", "JUPYTER", "JPY_"))
+        }
         return {
             **kept,
             "HUB_SETTINGS": str(self.folder / "hub.yaml"),
@@ -142,7 +148,10 @@ class EmbeddedHub:
         import yaml
 
         settings: dict[str, Any] = yaml.safe_load((ROOT / "hub.yaml").read_text())
-        settings |= {"profiles": str(ROOT / "spawner_profiles"), "sample_notebooks": str(ROOT / "sample_notebooks")}
+        settings |= {
+            "profiles": str(ROOT / "spawner_profiles"),
+            "sample_notebooks": str(ROOT / "sample_notebooks"),
+        }
         for name, key in (("pools.yaml", "policy"), ("identity.yaml", "identity")):
             path = self.folder / name
             if not path.exists():
@@ -152,7 +161,9 @@ class EmbeddedHub:
         for name in ("jupyterhub_config.py", "node_modules"):
             if not (self.folder / name).exists():
                 (self.folder / name).symlink_to(ROOT / name)
-        (self.folder / "hub.yaml").write_text(yaml.safe_dump({k: v for k, v in settings.items() if v is not None}))
+        (self.folder / "hub.yaml").write_text(
+            yaml.safe_dump({k: v for k, v in settings.items() if v is not None})
+        )
 
     def _ready(self, before: int) -> bool:
         assert self.process is not None
@@ -180,17 +191,27 @@ class Visitor:
     def sign_in(self, name: str, password: str = PASSWORD) -> httpx.Response:
         self.http.get("/hub/login")
         return self.http.post(
-            "/hub/login", data={"username": name, "password": password, "_xsrf": self.xsrf}, params={"next": "/hub/home"}
+            "/hub/login",
+            data={"username": name, "password": password, "_xsrf": self.xsrf},
+            params={"next": "/hub/home"},
         )
 
     @property
     def xsrf(self) -> str:
-        found = [cookie.value for cookie in self.http.cookies.jar if cookie.name == "_xsrf" and cookie.path == "/hub/"]
+        found = [
+            cookie.value
+            for cookie in self.http.cookies.jar
+            if cookie.name == "_xsrf" and cookie.path == "/hub/"
+        ]
         return str(found[-1]) if found else ""
 
     def api(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
         """The hub's REST API with this person's cookies."""
-        headers = {"X-XSRFToken": self.xsrf, "Referer": f"{self.hub.url}/hub/home", **kwargs.pop("headers", {})}
+        headers = {
+            "X-XSRFToken": self.xsrf,
+            "Referer": f"{self.hub.url}/hub/home",
+            **kwargs.pop("headers", {}),
+        }
         return self.http.request(method, f"/hub/api{path}", headers=headers, **kwargs)
 
     def start(self, options: object, server: str = "") -> httpx.Response:

@@ -1,0 +1,90 @@
+"""What the menu shows is what an ask is answered: for the example centre, its people and all its profiles."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from hub_ext.core.decision import Admit, Decision
+from hub_ext.core.people import Person
+from hub_ext.factory import Factory
+from hub_ext.profiles.service import Profiles
+from hub_ext.quota.service import Admission
+from tests.services.store.city import check_laws
+from tests.support.fakes import HandClock
+from tests.support.state import example_files
+
+START = 1_803_945_600
+"""A Tuesday morning in Seoul, 2027."""
+PEOPLE = ["student", "researcher", "instructor", "lead", "operator"]
+
+
+@pytest.fixture(scope="module")
+def factory(tmp_path_factory: pytest.TempPathFactory) -> Factory:
+    made = example_files(tmp_path_factory.mktemp("example")).upgraded()
+    for name, entry in made.documents.identity.people.items():
+        made.admission.put_person(Person(name, entry.pools, entry.roles))
+    return made
+
+
+@pytest.fixture
+async def profiles(factory: Factory) -> AsyncIterator[Profiles]:
+    yield Profiles(Admission(factory.store, HandClock(START)), factory.documents.catalogue)
+    with factory.store.reading() as txn:
+        live = [lease.id for lease in txn.live_leases()]
+    for lease in live:
+        factory.admission.release_now(lease)
+    check_laws(factory.store)
+
+
+async def start(profiles: Profiles, person: str, profile: str, server: str, **options: Any) -> Decision:
+    chosen = await profiles.choose(person, server, {"profile": profile, **options})
+    return (await profiles.admission.admit(chosen.person, chosen.ask)).decision
+
+
+BUSY: dict[str, list[tuple[str, str, str]]] = {
+    "an empty centre": [],
+    "a morning with some servers": [
+        ("researcher", "h200", "a"),
+        ("lead", "h200", "a"),
+        ("student", "h200-slice", "a"),
+    ],
+    "a full centre": [
+        *(
+            ("lead", "h200-4", "a"),
+            ("operator", "h200", "b"),
+            ("operator", "h200", "c"),
+            ("researcher", "h200", "d"),
+        ),
+        *((person, "h200-slice", f"s{number}") for person in PEOPLE for number in range(3)),
+        *((person, "cpu-large", f"c{number}") for person in PEOPLE for number in range(2)),
+    ],
+}
+
+
+@pytest.mark.parametrize("person", PEOPLE)
+@pytest.mark.parametrize("before", BUSY.values(), ids=BUSY.keys())
+async def test_the_menu_says_what_admission_then_answers(
+    profiles: Profiles, before: list[tuple[str, str, str]], person: str
+) -> None:
+    started = [await start(profiles, *one) for one in before]
+    assert sum(isinstance(decision, Admit) for decision in started) >= min(len(before), 3)
+    menu = await profiles.menu(person)
+    assert menu.decisions
+    by_slug = {profile.slug: profile for profile in menu.profiles}
+    for (slug, pool, combination), shown in menu.decisions.items():
+        profile = by_slug[slug]
+        choices = dict(zip((option.name for option in profile.options), combination, strict=True))
+        options = choices | {"pool": pool} | ({"minutes": max(profile.minutes)} if profile.minutes else {})
+        answered = await start(profiles, person, slug, "a new server", **options)
+        assert answered == shown, (slug, pool, combination)
+        if isinstance(answered, Admit):
+            await release(profiles, person)
+
+
+async def release(profiles: Profiles, person: str) -> None:
+    with profiles.admission.store.reading() as txn:
+        (lease,) = [lease for lease in txn.live_leases(person=person) if lease.server == "a new server"]
+    await profiles.admission.release(lease.id)
