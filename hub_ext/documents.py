@@ -5,6 +5,7 @@ A fault says what is wrong and what to write instead; all faults of a document a
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -202,16 +203,10 @@ def _existing(document: Document, place: Place) -> Place:
     kept: list[str | int] = []
     data = document.data
     for step in place:
-        if (isinstance(data, Mapping) and step in data) or (
-            isinstance(data, Sequence)
-            and not isinstance(data, str)
-            and isinstance(step, int)
-            and step < len(data)
-        ):
-            data = data[step]
-        else:
-            continue
-        kept.append(step)
+        if not isinstance(data, str):
+            with contextlib.suppress(KeyError, IndexError, TypeError):
+                data = data[step]
+                kept.append(step)
     return tuple(kept)
 
 

@@ -193,9 +193,10 @@ def test_the_lender_is_the_nearest_that_stays_within_its_quota(policy: Policy, s
     borrowed = []
     for resource, amount in wish.amounts.items():
         home = before.home(wish.pool, resource)
-        if amount and home is not None:
-            if tree.guaranteed(sums, home, resource) + amount > before.nominal(home, resource):
-                borrowed.append(resource)
+        if home is None or not amount:
+            continue
+        if tree.guaranteed(sums, home, resource) + amount > before.nominal(home, resource):
+            borrowed.append(resource)
     assert borrowed
     after = NaiveTree(
         policy, own | {(wish.pool, r): own.get((wish.pool, r), 0) + wish.amounts[r] for r in borrowed}
