@@ -155,13 +155,7 @@ class Clockwork:
             }
         released = frozenset(name for name, lease in others.items() if lease is not None and not lease.live)
         started_meanwhile = {name for name, lease in others.items() if lease is not None and lease.live}
-        # What a server started shares its fate: only what it left behind is looked at by itself.
-        mains = {running.lease for running in world if running.main}
-        looked_at = [
-            running
-            for running in world
-            if running.lease not in started_meanwhile and (running.main or running.lease not in mains)
-        ]
+        looked_at = [running for running in world if running.lease not in started_meanwhile]
         instructions = reconcile(leases, released, looked_at, known, now)
         ended = {one.running.lease for one in instructions if isinstance(one, StopRunning)}
         gone = {one.lease.id for one in instructions if isinstance(one, Release)}

@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from hub_ext.core.clock import Instant
+from hub_ext.core.clock import MINUTE, Instant
 from hub_ext.core.errors import BadInput
 from hub_ext.core.people import Person
 from hub_ext.db import tables
@@ -40,6 +40,8 @@ from hub_ext.quota.model import Device, Grant, Lease, Node, Policy
 from hub_ext.quota.ports import UsageRow
 from hub_ext.quota.sums import KEPT_BY_REFOLD, SumKey, Sums
 
+LARGEST_SKEW: Final = 5 * MINUTE
+"""Clocks of two machines differ by less than this."""
 ALWAYS_LOADED: Final = frozenset({"taken", "starting"})
 
 
@@ -345,7 +347,12 @@ class SqlTransaction:
         statement = statement.on_conflict_do_update(
             index_elements=["name"],
             set_={"holder": holder, "until": now + seconds},
-            where=or_(leaders.c.holder == holder, leaders.c.until <= now),
+            where=or_(
+                leaders.c.holder == holder,
+                leaders.c.until <= now,
+                # Its holder's clock was far ahead, or ours was set back: do not wait for that time to come.
+                leaders.c.until > now + seconds + LARGEST_SKEW,
+            ),
         )
         return self._connection.execute(statement.returning(leaders.c.holder)).first() is not None
 

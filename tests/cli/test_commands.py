@@ -475,7 +475,7 @@ def test_a_time_in_which_nothing_ran(used: Factory, run: Run) -> None:
     "date", ["yesterday", "2027-02-30", "2027-13-01", "31.3.2027", "", "2027-03-31T00:00"]
 )
 @pytest.mark.parametrize("option", ["--from", "--to"])
-def test_what_is_no_date_is_not_understood(used: Factory, run: Run, option: str, date: str) -> None:
+def test_what_is_no_date_is_not_understood(files: Files, run: Run, option: str, date: str) -> None:
     assert "is not a date; write for example 2027-03-02" in run("usage", option, date, code=2).stderr
 
 

@@ -146,17 +146,20 @@ LIVING = st.one_of(
     st.tuples(st.just("pass"), seconds),
 )
 """What people do."""
-MEDDLING = st.one_of(
-    LIVING,
-    LIVING,
-    st.tuples(st.just("fact"), asks, st.none() | st.booleans()),
-    st.tuples(st.just("notice"), which, st.sampled_from([0, 10])),
-    st.tuples(st.just("accrue"), which),
-    st.tuples(st.just("grant"), which, seconds),
-    st.tuples(st.just("correct"), which, st.integers(-(10**11), 10**11)),
-    st.tuples(st.just("policy"), policies()),
-)
-"""And what operators do: facts above quota, corrections, other policies."""
+
+
+def meddling(**more: Any) -> st.SearchStrategy[tuple[Any, ...]]:
+    """And what operators do: facts above quota, corrections, other policies (`more` as for `policies`)."""
+    return st.one_of(
+        LIVING,
+        LIVING,
+        st.tuples(st.just("fact"), asks, st.none() | st.booleans()),
+        st.tuples(st.just("notice"), which, st.sampled_from([0, 10])),
+        st.tuples(st.just("accrue"), which),
+        st.tuples(st.just("grant"), which, seconds),
+        st.tuples(st.just("correct"), which, st.integers(-(10**11), 10**11)),
+        st.tuples(st.just("policy"), policies(**more)),
+    )
 
 
 @dataclass

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +65,18 @@ class Files:
         """The database made, the documents in force."""
         factory = Factory(self.settings())
         factory.settings.state_dir.mkdir(parents=True, exist_ok=True)
-        upgrade(factory.settings.ledger_url)
+        (factory.settings.state_dir / "ledger.sqlite").write_bytes(_empty_ledger())
         factory.put_in_force(factory.documents, who="test")
         return factory
+
+
+@cache
+def _empty_ledger() -> bytes:
+    """What `hub-ext db upgrade` makes, made once."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "ledger.sqlite"
+        upgrade(f"sqlite:///{path}")
+        return path.read_bytes()
 
 
 def new_files(folder: Path, policy: str, *, identity: str = IDENTITY, **settings: Any) -> Files:

@@ -316,6 +316,10 @@ LEADERSHIP: list[Any] = [
         [("a", 0, True), ("b", 9, False), ("b", 10, True), ("a", 11, False)],
         id="another takes over when it ends",
     ),
+    pytest.param(
+        [("a", 7200, True), ("b", 7200 - 300, False), ("b", 0, True), ("a", 1, False)],
+        id="a leader whose clock was hours ahead does not keep others out for hours",
+    ),
 ]
 
 
