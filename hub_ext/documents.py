@@ -81,11 +81,13 @@ class Document:
 def read_document(path: Path) -> Document:
     """Read one YAML file. Raises FaultyDocument when it cannot be read or is not YAML."""
     try:
-        if path.stat().st_size > LARGEST_DOCUMENT:
+        with path.open("rb") as file:
+            raw = file.read(LARGEST_DOCUMENT + 1)
+        if len(raw) > LARGEST_DOCUMENT:
             raise FaultyDocument(
                 [Fault(str(path), 1, "the file is larger than 4 MiB", "Split or shorten it.")]
             )
-        text = path.read_text(encoding="utf-8")
+        text = raw.decode("utf-8")
     except OSError as error:
         reason = error.strerror or str(error)
         raise FaultyDocument(

@@ -215,14 +215,20 @@ class _Run:
         if not admitted:
             assert rest is not None
             return rest
-        facts = dict(admitted[0].facts) | {"admitted": len(admitted), "wanted": count}
+        first_to_end = min(admitted, key=lambda one: one.ends_at)
+        cost = sum(one.cost for one in admitted)
+        facts = dict(first_to_end.facts) | {
+            "cost": gpu_seconds(cost),
+            "admitted": len(admitted),
+            "wanted": count,
+        }
         if rest is not None and not isinstance(rest, Admit):
             facts |= {"rest": rest.code.value, "rest_facts": dict(rest.facts)}
         return Admit(
             guaranteed=all(one.guaranteed for one in admitted),
             lender=admitted[-1].lender,
-            ends_at=min(one.ends_at for one in admitted),
-            cost=sum(one.cost for one in admitted),
+            ends_at=first_to_end.ends_at,
+            cost=cost,
             facts=facts,
         )
 

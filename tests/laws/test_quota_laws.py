@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -46,6 +47,11 @@ meddled_lives = st.lists(meddling(), max_size=12)
 quiet = {"budgets": False, "caps": False}
 
 
+def law(*arguments: Any, **drawn: Any) -> Callable[[Any], Any]:
+    """Half of hypothesis' usual number of examples: there are many laws."""
+    return lambda test: settings(max_examples=50)(given(*arguments, **drawn)(test))
+
+
 def pairs(policy: Policy) -> list[tuple[str, str]]:
     return [(name, resource) for name in policy.pools for resource in policy.stated(name)]
 
@@ -53,7 +59,7 @@ def pairs(policy: Policy) -> list[tuple[str, str]]:
 # -- the tree ---------------------------------------------------------------------------------------------------------------
 
 
-@given(policy=policies(budgets=False), steps=meddled_lives, amount=st.integers(0, 9000))
+@law(policy=policies(budgets=False), steps=meddled_lives, amount=st.integers(0, 9000))
 def test_the_sums_give_the_same_numbers_as_the_definitions(policy: Policy, steps: Any, amount: int) -> None:
     life = Life(policy).live(steps)
     tree, sums, policy = life.ledger.tree, life.ledger.sums, life.policy
@@ -78,7 +84,7 @@ def test_the_sums_give_the_same_numbers_as_the_definitions(policy: Policy, steps
         assert (its_share.shown, its_share.dominant) == naive.share(name)
 
 
-@given(policy=policies(budgets=False), steps=meddled_lives)
+@law(policy=policies(budgets=False), steps=meddled_lives)
 def test_guarantees_are_the_sums_of_guaranteed_leases(policy: Policy, steps: Any) -> None:
     life = Life(policy).live(steps)
     wanted: dict[tuple[str, str], int] = {}
@@ -95,14 +101,14 @@ def test_guarantees_are_the_sums_of_guaranteed_leases(policy: Policy, steps: Any
         )
 
 
-@given(policy=policies(budgets=False), steps=meddled_lives)
+@law(policy=policies(budgets=False), steps=meddled_lives)
 def test_use_is_never_negative(policy: Policy, steps: Any) -> None:
     life = Life(policy, NODES).live(steps)
     for kind in ("used", "guaranteed", "held", "taken", "starting", "drawn"):
         assert all(value >= 0 for _, value in life.ledger.sums.of_kind(kind))
 
 
-@given(policy=policies(**quiet), steps=lives)
+@law(policy=policies(**quiet), steps=lives)
 def test_admissions_stay_within_subtree_and_borrow_at_every_pool(policy: Policy, steps: Any) -> None:
     life = Life(policy).live(steps)
     tree, sums = life.ledger.tree, life.ledger.sums
@@ -116,7 +122,7 @@ def test_admissions_stay_within_subtree_and_borrow_at_every_pool(policy: Policy,
         assert used <= tree.potential(name, resource)
 
 
-@given(policy=policies(**quiet), steps=meddled_lives, wish=asks)
+@law(policy=policies(**quiet), steps=meddled_lives, wish=asks)
 def test_an_admission_stays_within_them_even_where_others_are_beyond(
     policy: Policy, steps: Any, wish: Any
 ) -> None:
@@ -136,7 +142,7 @@ def test_an_admission_stays_within_them_even_where_others_are_beyond(
                 assert within or used <= most
 
 
-@given(policy=policies(**quiet), steps=meddled_lives)
+@law(policy=policies(**quiet), steps=meddled_lives)
 def test_lending_never_cuts_what_was_never_lent(policy: Policy, steps: Any) -> None:
     life = Life(policy).live(steps)
     tree, sums = life.ledger.tree, life.ledger.sums
@@ -145,7 +151,7 @@ def test_lending_never_cuts_what_was_never_lent(policy: Policy, steps: Any) -> N
         assert not kept or tree.fits(sums, name, resource, kept)
 
 
-@given(policy=policies(**quiet), steps=lives, wish=asks)
+@law(policy=policies(**quiet), steps=lives, wish=asks)
 def test_what_would_be_guaranteed_fits_once_all_that_is_borrowed_is_gone(
     policy: Policy, steps: Any, wish: Any
 ) -> None:
@@ -159,7 +165,7 @@ def test_what_would_be_guaranteed_fits_once_all_that_is_borrowed_is_gone(
     assert all(tree.fits(sums, wish.pool, resource, amount) for resource, amount in wish.amounts.items())
 
 
-@given(policy=policies(**quiet), steps=lives, wish=asks, data=st.data())
+@law(policy=policies(**quiet), steps=lives, wish=asks, data=st.data())
 def test_raising_a_quota_never_turns_an_admission_into_a_refusal(
     policy: Policy, steps: Any, wish: Any, data: st.DataObject
 ) -> None:
@@ -180,7 +186,7 @@ def test_raising_a_quota_never_turns_an_admission_into_a_refusal(
     assert isinstance(after, Admit)  # more than the law asks for: it need not even wait
 
 
-@given(policy=policies(**quiet), steps=meddled_lives, wishes=st.lists(asks, min_size=4, max_size=8))
+@law(policy=policies(**quiet), steps=meddled_lives, wishes=st.lists(asks, min_size=4, max_size=8))
 def test_the_lender_is_the_nearest_that_stays_within_its_quota(
     policy: Policy, steps: Any, wishes: Any
 ) -> None:
@@ -211,8 +217,7 @@ def _lender(life: Life, own: dict[tuple[str, str], int], wish: Ask) -> str:
     return at or before.root(wish.pool)
 
 
-@settings(max_examples=60)
-@given(
+@law(
     policy=policies(budgets=False),
     steps=st.lists(meddling(budgets=False), max_size=8),
     wish=asks,
@@ -283,20 +288,20 @@ def _charged(policy: Policy, lease: Lease) -> str | None:
 # -- the ledger -------------------------------------------------------------------------------------------------------------
 
 
-@given(policy=policies(), steps=meddled_lives)
+@law(policy=policies(), steps=meddled_lives)
 def test_the_sums_are_those_of_a_refold(policy: Policy, steps: Any) -> None:
     life = Life(policy, NODES).live(steps)
     assert life.ledger.sums == life.refolded()
 
 
-@given(policy=policies(), steps=meddled_lives)
+@law(policy=policies(), steps=meddled_lives)
 def test_a_policy_loaded_again_changes_nothing(policy: Policy, steps: Any) -> None:
     life = Life(policy, NODES).live(steps)
     before = life.ledger.sums.copy()
     assert life.refolded(life.policy, since=life.now) == before
 
 
-@given(policy=policies(), steps=meddled_lives, cut=st.integers(0, 60))
+@law(policy=policies(), steps=meddled_lives, cut=st.integers(0, 60))
 def test_folding_in_two_parts_is_folding_at_once(policy: Policy, steps: Any, cut: int) -> None:
     life = Life(policy).live(steps)
     entries = life.history + life.ledger.entries
@@ -305,9 +310,7 @@ def test_folding_in_two_parts_is_folding_at_once(policy: Policy, steps: Any, cut
     assert at_once == life.leases
 
 
-@given(
-    policy=policies(), steps=meddled_lives, wish=asks, runs=st.sampled_from(["booked", "running", "ending"])
-)
+@law(policy=policies(), steps=meddled_lives, wish=asks, runs=st.sampled_from(["booked", "running", "ending"]))
 def test_booking_and_releasing_restores_every_sum(policy: Policy, steps: Any, wish: Any, runs: str) -> None:
     life = Life(policy, NODES).live(steps)
     before = life.ledger.sums.copy()
@@ -323,7 +326,7 @@ def test_booking_and_releasing_restores_every_sum(policy: Policy, steps: Any, wi
     assert life.ledger.sums == before
 
 
-@given(policy=policies(), steps=meddled_lives, wish=asks, ran=st.integers(0, 90_000))
+@law(policy=policies(), steps=meddled_lives, wish=asks, ran=st.integers(0, 90_000))
 def test_what_was_used_is_all_that_stays_of_a_lease(policy: Policy, steps: Any, wish: Any, ran: int) -> None:
     life = Life(policy, NODES).live(steps)
     before = life.ledger.sums.copy()
@@ -344,7 +347,7 @@ def test_what_was_used_is_all_that_stays_of_a_lease(policy: Policy, steps: Any, 
             assert spent == lease.cost * ran
 
 
-@given(policy=policies(), steps=meddled_lives, wish=asks)
+@law(policy=policies(), steps=meddled_lives, wish=asks)
 def test_deciding_changes_nothing(policy: Policy, steps: Any, wish: Any) -> None:
     life = Life(policy, NODES).live(steps)
     snapshot = life.snapshot(wish.person)
@@ -373,7 +376,7 @@ def test_deciding_changes_nothing(policy: Policy, steps: Any, wish: Any) -> None
     assert decide(snapshot, wish, life.now) == first
 
 
-@given(policy=policies(), steps=meddled_lives)
+@law(policy=policies(), steps=meddled_lives)
 def test_what_is_set_aside_is_what_leases_may_still_cost(policy: Policy, steps: Any) -> None:
     life = Life(policy).live(steps)
     zone = life.policy.timezone
@@ -391,7 +394,7 @@ def test_what_is_set_aside_is_what_leases_may_still_cost(policy: Policy, steps: 
     }
 
 
-@given(policy=policies(), steps=meddled_lives)
+@law(policy=policies(), steps=meddled_lives)
 def test_persons_hold_what_their_leases_hold(policy: Policy, steps: Any) -> None:
     life = Life(policy).live(steps)
     wanted: dict[SumKey, int] = {}
@@ -406,7 +409,7 @@ def test_persons_hold_what_their_leases_hold(policy: Policy, steps: Any) -> None
     assert dict(life.ledger.sums.of_kind("held")) == wanted
 
 
-@given(policy=policies(budgets=False), steps=lives)
+@law(policy=policies(budgets=False), steps=lives)
 def test_no_person_ever_holds_more_than_the_nearest_cap(policy: Policy, steps: Any) -> None:
     life = Life(policy).live(steps)
     for name, pool in policy.pools.items():
@@ -422,7 +425,7 @@ def test_no_person_ever_holds_more_than_the_nearest_cap(policy: Policy, steps: A
                     assert life.ledger.sums[SumKey("held", name, key, person)] <= cap
 
 
-@given(policy=policies(**quiet), steps=st.lists(LIVING, max_size=20))
+@law(policy=policies(**quiet), steps=st.lists(LIVING, max_size=20))
 def test_no_machine_is_given_more_than_it_has(policy: Policy, steps: Any) -> None:
     life = Life(policy, NODES).live(steps)
     for node in NODES:
@@ -435,7 +438,7 @@ def test_no_machine_is_given_more_than_it_has(policy: Policy, steps: Any) -> Non
 # -- budgets ----------------------------------------------------------------------------------------------------------------
 
 
-@given(policy=policies(), steps=lives)
+@law(policy=policies(), steps=lives)
 def test_nothing_is_admitted_beyond_what_is_left_of_a_period(policy: Policy, steps: Any) -> None:
     """As long as nobody meddles, no lease overdraws the period it starts in."""
     life = Life(policy)
@@ -463,7 +466,7 @@ def histories(draw: st.DrawFn) -> tuple[Budget, list[int]]:
     )
 
 
-@given(histories())
+@law(histories())
 def test_what_is_carried_over_is_what_was_left_up_to_the_cap(drawn: tuple[Budget, list[int]]) -> None:
     """Forwards, period after period, comes to the same as the walk back from the last one."""
     budget, history = drawn
@@ -486,7 +489,7 @@ def test_what_is_carried_over_is_what_was_left_up_to_the_cap(drawn: tuple[Budget
     assert budgets.state_in(of, window, window.start).limit == (int(budget.hours) + carried) * 3600 * 10**6
 
 
-@given(
+@law(
     base=st.integers(0, 40),
     grants=st.lists(st.tuples(st.integers(1, 60), st.integers(0, 30)), max_size=4),
     cost=st.integers(1, 4),
@@ -517,8 +520,7 @@ def test_a_lease_lasts_as_long_as_its_hours_second_by_second(
     assert lasts == second
 
 
-@settings(max_examples=60)
-@given(policy=policies(), steps=st.lists(LIVING, max_size=10))
+@law(policy=policies(), steps=st.lists(LIVING, max_size=10))
 def test_a_lease_is_charged_the_same_however_often(policy: Policy, steps: Any) -> None:
     """In one piece or in many, in any order of leases."""
     life = Life(policy).live(steps)

@@ -295,11 +295,8 @@ def test_as_many_as_fit_are_admitted_guaranteed_ones_first() -> None:
     )
     first, again = decisions(outcome)
     assert (first["verdict"], first["guaranteed"], first["lender"]) == ("admit", False, "seoul")
-    assert (first["facts"]["admitted"], first["facts"]["wanted"], first["facts"]["rest"]) == (
-        3,
-        5,
-        "pool-full",
-    )
+    told_of_them = [first["facts"][key] for key in ("admitted", "wanted", "rest", "cost")]
+    assert told_of_them == [3, 5, "pool-full", 2.5]
     assert again == first | {"at": "2027-03-02T09:01:00+09:00"}
     assert changes(outcome) == [(f"c/{i}", what, None) for what in ("extended", "stopped") for i in (1, 2, 3)]
 

@@ -196,7 +196,7 @@ def test_a_policy_in_a_file_beside_it(folder: Path) -> None:
 
 
 def test_files_that_cannot_be_read(folder: Path) -> None:
-    for path in (folder / "nowhere.yaml", folder):
+    for path in (folder / "nowhere.yaml", folder, Path("/dev/null"), Path("/dev/zero")):
         holds(simulate(path))
     large = folder / "large.yaml"
     large.write_bytes(b"a: " + b"x" * (5 << 20))
@@ -423,7 +423,7 @@ def a_large_city(*, leases: int, pools: int, events: int, seconds: int, seed: in
         city[f"sector-{number}"] = {
             "parent": "seoul",
             "quota": quota,
-            "budgets": [{"hours": 60_000, "period": "month", "soft": 0.8, "carry": 100}],
+            "budgets": [{"hours": 600_000, "period": "month", "soft": 0.8, "carry": 100}],
         }
     names = [f"pool-{number}" for number in range(pools - 6)]
     for number, name in enumerate(names):
@@ -433,8 +433,8 @@ def a_large_city(*, leases: int, pools: int, events: int, seconds: int, seed: in
             "quota": {"gpu.h200": {"nominal": 20, "borrow": 50}},
             "person": {"gpu.h200": 40},
             "budgets": [
-                {"hours": 9000, "period": "month", "soft": 0.8},
-                {"hours": 300, "period": "week", "each": "person"},
+                {"hours": 60_000, "period": "month", "soft": 0.8},
+                {"hours": 700, "period": "week", "each": "person"},
             ]
             if top
             else [],
