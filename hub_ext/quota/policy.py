@@ -415,7 +415,9 @@ def decide_extension(snapshot: Snapshot, lease: Lease, minutes: int, now: Instan
 
 def _extended_by_budgets(snapshot: Snapshot, lease: Lease, end: End, now: Instant) -> End | Wait | Refuse:
     policy = snapshot.policy
-    path = policy.path(lease.pool)
+    path = [
+        name for name in lease.path if name in policy.pools
+    ]  # where it is charged, also after a pool moved
     wished = end.at
     objections = outside_terms(policy, path, lease.person, now)
     for of in binding(policy, path, lease.person):

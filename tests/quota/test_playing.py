@@ -555,6 +555,27 @@ def test_a_pool_that_moves_takes_its_leases_along_and_its_hours_stay() -> None:
     assert (budget(outcome, "a")["used"], budget(outcome, "b")["used"]) == (2 * HOUR, HOUR)
 
 
+def test_more_time_is_asked_of_the_budgets_a_lease_is_charged_to() -> None:
+    before = {
+        "a": {"quota": quota(4)},
+        "b": {"quota": quota(4), "budgets": [{"hours": 0, "period": "month"}]},
+        "lab": {"parent": "a"},
+    }
+    moved = before | {"lab": {"parent": "b"}}
+    outcome = played(
+        before,
+        changed(moved),
+        {"at": "+2h", "extend": {"id": "l1", "minutes": 60}},
+        changed(moved | {"a": before["a"] | {"budgets": [{"hours": 4, "period": "month"}]}}, at="+3h"),
+        {"at": "+3h", "extend": {"id": "l1", "minutes": 60}},
+        leases=[lease("l1", "lab", ONE)],
+    )
+    assert [(entry["change"], entry["code"], entry["ends_at"][11:16]) for entry in outcome.decisions] == [
+        ("extended", None, "14:00"),
+        ("extended", "budget-short", "14:00"),
+    ]
+
+
 def test_a_gpu_class_that_the_policy_in_force_does_not_name_is_too_much() -> None:
     later = changed(ROOM_FOR_ONE, classes={"h200": "1", "b300": "2"})
     gone = changed({"univ": {}}, at="+3h", classes={"b300": "2"})
