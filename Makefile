@@ -64,8 +64,8 @@ fmt: set-up ## put the code into shape
 lock: check-python ## choose the versions anew where pyproject.toml asks for it (UPGRADE=1: the newest of all)
 	test -x .venv-lock/bin/uv || $(PYTHON) -m venv --clear .venv-lock
 	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
-	$(UV_COMPILE) --extra notebook --extra dev pyproject.toml --output-file requirements/dev.txt $(if $(UPGRADE),--upgrade)
-	$(UV_COMPILE) --extra notebook pyproject.toml --constraint requirements/dev.txt --output-file requirements/hub.txt $(if $(UPGRADE),--upgrade)
+	$(UV_COMPILE) --extra notebook --extra embedded --extra dev pyproject.toml --output-file requirements/dev.txt $(if $(UPGRADE),--upgrade)
+	$(UV_COMPILE) --extra notebook --extra embedded pyproject.toml --constraint requirements/dev.txt --output-file requirements/hub.txt $(if $(UPGRADE),--upgrade)
 	test -x $(BIN)/npm || $(MAKE) --no-print-directory $(PYTHON_READY)
 	@# Beside node_modules, npm would copy what is installed, and forget the checksums.
 	rm -rf .venv-lock/npm && mkdir .venv-lock/npm && cp package.json .npmrc $(wildcard package-lock.json) .venv-lock/npm
