@@ -44,6 +44,10 @@ hub: set-up ## start the hub on this machine (PORT=8010 for another port)
 test: set-up ## run the tests (ARGS="..." goes to pytest)
 	$(BIN)/pytest $(ARGS)
 
+.PHONY: deploy
+deploy: set-up ## bring the hub into the cluster, and print its address (OVERLAY=production: another overlay)
+	$(BIN)/python deploy/deploy.py $(or $(OVERLAY),local)
+
 .PHONY: lint
 lint: set-up ## check style, the direction of imports, and that nothing is in the tree that must not be
 	$(BIN)/ruff check .
