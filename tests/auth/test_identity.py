@@ -8,11 +8,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hub_ext.auth.claims import Entry, Identity
-from hub_ext.auth.document import dump_identity, load_identity, parse_identity
+from hub_ext.auth.document import load_identity, parse_identity
 from hub_ext.auth.policy import administrators, is_administrator, names, person_of
 from hub_ext.auth.roles import ROLES
 from hub_ext.core.errors import FaultyDocument
 from hub_ext.core.people import Person
+from tests.auth.written import dump_identity
 
 POOLS = ("univ", "lab", "city")
 TEXT = """\
@@ -68,8 +69,9 @@ def test_every_role_says_what_it_means() -> None:
     ("text", "want_line", "want_what", "want_instead"),
     [
         pytest.param("", 1, "the file is empty", "Write people:", id="an empty file"),
-        pytest.param("people: {}\n", 1, "people: nobody could sign in", "Name at least one person.", id="no people"),
-        pytest.param("version: 1\n", 1, "people is missing", "Add 'people'.", id="people missing"),
+        pytest.param("people: {}\n", 1, "people: nobody could sign in", "Name at least one person under people, or write rules.", id="no people"),
+        pytest.param("version: 1\n", 1, "nobody could sign in", "Name at least one person under people, or write rules.", id="people missing"),
+        pytest.param("rules: []\n", 1, "rules: nobody could sign in", "Name at least one person under people, or write rules.", id="no rules"),
         pytest.param("version: 2\n" + TEXT, 1, "version: input should be 1", "Found 2.", id="another version"),
         pytest.param(TEXT.replace("[univ, lab]", "[univ, mars]"), 4, "people.kim.minji.pools: there is no pool 'mars'", "Use one of: city, lab, univ.", id="an unknown pool"),
         pytest.param(TEXT.replace("[univ, lab]", "[lab, lab]"), 4, "people.kim.minji.pools: 'lab' stands here twice", "Keep one", id="a pool twice"),
@@ -90,8 +92,6 @@ def test_every_role_says_what_it_means() -> None:
         pytest.param(TEXT.replace("  op:", "  yes:"), 6, "True cannot be a name", "Quote it", id="a name that YAML reads as true"),
         pytest.param(TEXT.replace("    pools: [city]", "    pool: [city]"), 7, "people.op.pool is not a known setting", "Did you mean 'pools'?", id="a misspelt setting"),
         pytest.param(TEXT.replace("en: Minji", "en: ' '"), 3, "people.kim.minji.title.en: the text is empty", "Write one line", id="an empty title"),
-        pytest.param(TEXT + "rules: []\n", 9, "rules: rules that turn an identity provider's claims into pools and roles are not supported yet", "Remove them and name each person under people.", id="rules, which are to come"),
-        pytest.param(TEXT + "rules:\n", 9, "rules: rules that turn", "Remove them", id="rules without a value"),
         pytest.param("people: [kim]\n", 1, "people: input should be a valid dictionary", "Found ['kim'].", id="people in a list"),
     ],
 )  # fmt: skip
