@@ -13,6 +13,10 @@ class BadInput(HubError):
     """A value from outside (file, form, request, command line) cannot be used as it stands."""
 
 
+class NameTaken(BadInput):
+    """A user name belongs to somebody else: to the first issuer and subject that had it."""
+
+
 class StoreUnavailable(HubError):
     """The database did not take part: locked, read-only, full or away. Nothing was booked."""
 

@@ -78,6 +78,12 @@ class Transaction(Protocol):
     def put_person(self, person: Person, *, issuer: str = "", subject: str = "", now: Instant = 0) -> None:
         """Insert or replace by name."""
 
+    def holder(self, name: str) -> tuple[str, str] | None:
+        """Issuer and subject of who has this name; empty where no provider named them, None where nobody has it."""
+
+    def name_of(self, issuer: str, subject: str) -> str | None:
+        """The name that this issuer and subject have had since they first came."""
+
     def put_policy(self, text: str, policy: Policy, sums: Sums, *, now: Instant, who: str) -> None:
         """Make this policy document the one in force, with all sums refolded under it."""
 

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from hub_ext.core.clock import Clock, Instant
 from hub_ext.core.decision import Admit, Code, Decision, Wait
-from hub_ext.core.errors import BadInput
+from hub_ext.core.errors import BadInput, NameTaken
 from hub_ext.core.people import Person
 from hub_ext.quota.budget import BudgetState, binding
 from hub_ext.quota.devices import choose_devices
@@ -239,6 +239,20 @@ class Admission:
             txn.put_nodes(nodes)
 
     def _now(self, txn: Transaction) -> Instant:
+    def sign_in(self, person: Person, issuer: str, subject: str) -> None:
+        """Write down somebody whom a provider signed in. Raises NameTaken for a name that belongs to another.
+
+        A name that no provider's person has had yet becomes this one's: also a demo person's.
+        """
+        with self.store.booking() as txn:
+            if txn.holder(person.name) not in (None, ("", ""), (issuer, subject)):
+                raise NameTaken(f"The user name {person.name} belongs to somebody else.")
+            txn.put_person(person, issuer=issuer, subject=subject, now=self._now(txn))
+
+    def name_of(self, issuer: str, subject: str) -> str | None:
+        with self.store.reading() as txn:
+            return txn.name_of(issuer, subject)
+
         """Never before the newest entry: a clock that was set back charges nothing twice."""
         return max(self.clock.now(), txn.latest())
 

@@ -339,6 +339,18 @@ class SqlTransaction:
         self._upsert(tables.people, [row], key=("name",), kept=kept)
 
     # -- leaders ----------------------------------------------------------------------------------------------
+    def holder(self, name: str) -> tuple[str, str] | None:
+        people = tables.people.c
+        row = self._connection.execute(
+            select(people.issuer, people.subject).where(people.name == name)
+        ).first()
+        return None if row is None else (row.issuer, row.subject)
+
+    def name_of(self, issuer: str, subject: str) -> str | None:
+        people = tables.people.c
+        query = select(people.name).where(people.issuer == issuer, people.subject == subject)
+        return self._connection.execute(query.order_by(people.at, people.name)).scalars().first()
+
 
     def take_leadership(self, name: str, holder: str, now: Instant, seconds: int) -> bool:
         self._must_write()

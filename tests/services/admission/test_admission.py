@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hub_ext.core.decision import Admit, Code, Refuse, Wait
-from hub_ext.core.errors import BadInput, StoreUnavailable
+from hub_ext.core.errors import BadInput, NameTaken, StoreUnavailable
 from hub_ext.core.people import Person
 from hub_ext.quota.document import parse_policy
 from hub_ext.quota.ledger import EntryKind
@@ -468,3 +468,18 @@ def test_people_and_machines_are_written_down_and_replaced(centre: Centre) -> No
     assert [node.capacity["gpu.h200"] for node in centre.admission.preview_now(STUDENT, []).nodes or ()] == [
         2000
     ]
+
+
+def test_a_name_belongs_to_the_first_issuer_and_subject_that_had_it(centre: Centre) -> None:
+    admission = centre.admission
+    admission.put_person(STUDENT)
+    admission.sign_in(STUDENT, "https://id.example", "17")
+    assert admission.name_of("https://id.example", "17") == "student"
+    moved = Person("student", ("lab",))
+    for issuer, subject in (("https://id.example", "18"), ("https://other.example", "17")):
+        with pytest.raises(NameTaken, match="student belongs to somebody else"):
+            admission.sign_in(moved, issuer, subject)
+        assert admission.name_of(issuer, subject) is None
+    assert admission.person("student") == STUDENT, "nothing of the other one was written"
+    admission.sign_in(moved, "https://id.example", "17")
+    assert admission.person("student") == moved
