@@ -66,6 +66,8 @@ for folder in doc man info locale; do
     echo "path-exclude /usr/share/$folder/*"
 done > "$root/etc/dpkg/dpkg.cfg.d/slim"
 echo 'path-include /usr/share/doc/*/copyright' >> "$root/etc/dpkg/dpkg.cfg.d/slim"
+# apt's own tables of packages are as large as the system itself.
+echo 'Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache "";' > "$root/etc/apt/apt.conf.d/slim"
 find "$root/usr/share/doc" -type f ! -name copyright -delete
 rm -rf "$root/usr/share/man" "$root/usr/share/info" "$root/usr/share/locale"
 find "$root/var/log" "$root/var/cache/apt" "$root/var/lib/apt/lists" -type f -delete
