@@ -31,7 +31,7 @@ endif
 help: ## show this list
 	@echo "Hangang Hub. The set-up runs by itself, once, and again when the locked versions change."
 	@echo
-	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':[^#]*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  make hub PORT=8010         another port          HUB_STATE=DIR make hub   another folder for its state"
 	@echo "  make test ARGS='-k quota'  some of the tests     make hub PYTHON=python3.13   another Python"
@@ -47,6 +47,18 @@ test: set-up ## run the tests (ARGS="..." goes to pytest)
 .PHONY: deploy
 deploy: set-up ## bring the hub into the cluster, and print its address (OVERLAY=production: another overlay)
 	$(BIN)/python deploy/deploy.py $(or $(OVERLAY),local)
+
+.PHONY: images
+images: set-up ## build the images that changed and load them into the cluster (ONLY="hub notebook": these)
+	$(BIN)/python images/build.py $(ONLY)
+
+.PHONY: cluster
+cluster: check-python ## a one-node Kubernetes on this machine, for tests (with KUBECONFIG: see that that one answers)
+	$(PYTHON) deploy/cluster/cluster.py up
+
+.PHONY: cluster-down
+cluster-down: check-python ## end and remove the cluster that `make cluster` made
+	$(PYTHON) deploy/cluster/cluster.py down
 
 .PHONY: lint
 lint: set-up ## check style, the direction of imports, and that nothing is in the tree that must not be
@@ -70,6 +82,11 @@ lock: check-python ## choose the versions anew where pyproject.toml asks for it 
 	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(UV_COMPILE) --extra notebook --extra embedded --extra dev pyproject.toml --output-file requirements/dev.txt $(if $(UPGRADE),--upgrade)
 	$(UV_COMPILE) --extra notebook --extra embedded pyproject.toml --constraint requirements/dev.txt --output-file requirements/hub.txt $(if $(UPGRADE),--upgrade)
+	@# A notebook image holds what RAPIDS allows, so that a notebook moves between the two unchanged.
+	$(UV_IMAGE) pyproject.toml --constraint requirements/hub.txt --output-file images/hub/requirements.txt $(if $(UPGRADE),--upgrade)
+	$(UV_IMAGE) images/node/requirements.in --constraint requirements/hub.txt --output-file images/node/requirements.txt $(if $(UPGRADE),--upgrade)
+	$(UV_IMAGE) images/notebook/requirements.in images/notebook-rapids/requirements.in --output-file images/notebook-rapids/requirements.txt $(if $(UPGRADE),--upgrade)
+	$(UV_IMAGE) images/notebook/requirements.in --constraint images/notebook-rapids/requirements.txt --output-file images/notebook/requirements.txt $(if $(UPGRADE),--upgrade)
 	test -x $(BIN)/npm || $(MAKE) --no-print-directory $(PYTHON_READY)
 	@# Beside node_modules, npm would copy what is installed, and forget the checksums.
 	rm -rf .venv-lock/npm && mkdir .venv-lock/npm && cp package.json .npmrc $(wildcard package-lock.json) .venv-lock/npm
@@ -79,6 +96,9 @@ lock: check-python ## choose the versions anew where pyproject.toml asks for it 
 # One lock for every Python we support and every platform, with hashes, and without the address it came from.
 UV_COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --native-tls
+# Images are of one platform; only ready wheels, so that building one needs no compiler.
+UV_IMAGE := .venv-lock/bin/uv pip compile --quiet --python-version 3.13 --python-platform x86_64-manylinux_2_28 \
+	--only-binary :all: --generate-hashes --no-emit-index-url --no-header --no-annotate --native-tls
 
 .PHONY: clean
 clean: ## remove what the set-up made (people's homes in .hub are kept)

@@ -1,0 +1,3 @@
+module hangang.example/cluster/pause
+
+go 1.26.0
