@@ -169,7 +169,7 @@ def build(name: str, base: str) -> None:
         raise Problem(f"{name} was built and is not there; is something else at work in {STORAGE}?")
     archive = ARCHIVES / f"{name}.tar"
     archive.unlink(missing_ok=True)
-    buildah("push", "--quiet", local(name), f"docker-archive:{archive}:docker.io/{tag(name)}")
+    buildah("push", "--quiet", local(name), f"docker-archive:{archive}:{local(name)}")
     state = {"inputs": inputs, "image": image}
     write(ARCHIVES / f"{name}.json", json.dumps(state))
     if before and before != image:
@@ -271,7 +271,8 @@ def tag(name: str) -> str:
 
 
 def local(name: str) -> str:
-    return f"localhost/{tag(name)}"
+    """The name in the storage, which is the one that Kubernetes makes of `hangang/…`."""
+    return f"docker.io/{tag(name)}"
 
 
 # ---- the base, and what is fetched ---------------------------------------------------------------------------------
@@ -323,6 +324,9 @@ def debian_sources() -> tuple[str, str]:
 
 def fetch_wheels(lock: Path) -> None:
     """Put the wheels of a lock into the downloads; those that are there are checked, not fetched again."""
+    stamp = fetched(lock)
+    if stamp.exists():
+        return
     wheels = DOWNLOADS / "wheels"
     wheels.mkdir(parents=True, exist_ok=True)
     platforms = ["any", "linux_x86_64", "manylinux1_x86_64", "manylinux2010_x86_64", "manylinux2014_x86_64"]
@@ -336,10 +340,14 @@ def fetch_wheels(lock: Path) -> None:
             *(f"--find-links={wheels}", f"--dest={wheels}", f"--requirement={lock}"),
         ]
     )
+    stamp.touch()
 
 
 def fetch_node_packages() -> None:
     """Fill npm's own store with what package-lock.json names."""
+    stamp = fetched(ROOT / "package-lock.json")
+    if stamp.exists():
+        return
     store = DOWNLOADS / "npm"
     binaries = ROOT / ".venv" / "bin"
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="npm.") as folder:
@@ -350,6 +358,12 @@ def fetch_node_packages() -> None:
             folder=Path(folder),
             environment={"PATH": f"{binaries}:{os.environ['PATH']}"},
         )
+    stamp.touch()
+
+
+def fetched(lock: Path) -> Path:
+    """The note that all of a lock has been fetched; it goes when the downloads are removed."""
+    return DOWNLOADS / f"{hashlib.sha256(lock.read_bytes()).hexdigest()[:16]}.fetched"
 
 
 # ---- programs ------------------------------------------------------------------------------------------------------
