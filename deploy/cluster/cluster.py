@@ -62,9 +62,13 @@ def _parser() -> argparse.ArgumentParser:
     command(
         "status", "show each part; fails when one does not serve", lambda _: 0 if lifecycle.status() else 1
     )
-    for name, run in (("stop", lifecycle.stop), ("start", lifecycle.start)):
-        one = command(name, f"{name} one part, for tests of faults", lambda given, run=run: run(given.part))
-        one.add_argument("part", choices=lifecycle.PARTS)
+    one = command(
+        "stop", "end one part, for tests of faults", lambda given: lifecycle.stop(given.part, given.kill)
+    )
+    one.add_argument("part", choices=lifecycle.PARTS)
+    one.add_argument("--kill", action="store_true", help="as if it had crashed")
+    one = command("start", "start one part unless it runs", lambda given: lifecycle.start(given.part))
+    one.add_argument("part", choices=lifecycle.PARTS)
     one = command(
         "load",
         "import image archives (OCI or docker)",

@@ -163,6 +163,12 @@ def _api_server() -> Component:
             service_account_key_file=certificates.ACCOUNTS_PUBLIC_KEY,
             service_account_signing_key_file=certificates.ACCOUNTS_KEY,
             service_cluster_ip_range=SERVICES,
+            # Nobody speaks for others: no certificate of this authority carries the one name that might.
+            requestheader_client_ca_file=AUTHORITY,
+            requestheader_allowed_names="nobody",
+            requestheader_username_headers="X-Remote-User",
+            requestheader_group_headers="X-Remote-Group",
+            requestheader_extra_headers_prefix="X-Remote-Extra-",
             # Ends open requests quickly when it is told to stop.
             shutdown_delay_duration="0s",
         ),
@@ -185,6 +191,7 @@ def _controllers() -> Component:
             cluster_signing_key_file=certificates.AUTHORITY_KEY,
             service_account_private_key_file=certificates.ACCOUNTS_KEY,
             use_service_account_credentials=True,
+            flex_volume_plugin_dir=STATE / "volume-plugins",
             leader_elect=False,
         ),
         lambda: api.answers("https://127.0.0.1:10257/healthz"),
@@ -231,6 +238,9 @@ path = "{STATE}/opt"
 [plugins.'io.containerd.cri.v1.images'.pinned_images]
 sandbox = "{PAUSE_IMAGE}"
 
+[plugins.'io.containerd.cri.v1.images'.registry]
+config_path = "{CONFIGS}/registries"
+
 [{runtime}]
 restrict_oom_score_adj = true
 netns_mounts_under_state_dir = true
@@ -246,7 +256,10 @@ Root = "{RUN}/runc"
 [{runtime}.cni]
 bin_dirs = ["{CONTAINER_NETWORK_PROGRAMS}"]
 conf_dir = "{CONFIGS}/network"
+use_internal_loopback = true
 """
+    # An image that was not loaded is missing at once: nobody outside is asked for it.
+    no_registry = 'server = "http://127.0.0.1:1"\n'
     network: dict[str, object] = {
         "cniVersion": "1.0.0",
         "name": "hangang",
@@ -274,6 +287,7 @@ conf_dir = "{CONFIGS}/network"
         {
             CONFIGS / "containerd.toml": config,
             CONFIGS / "network" / "10-hangang.conflist": _document(network),
+            CONFIGS / "registries" / "_default" / "hosts.toml": no_registry,
             OCI_SPEC: _document(_container_spec()),
         },
     )

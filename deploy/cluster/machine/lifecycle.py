@@ -48,7 +48,7 @@ PARTS = (
     "kwok",
     "keeper",
 )
-"""In the order in which they start; the other way round they end."""
+"""In the order in which they start."""
 OBJECTS = CLUSTER / "objects.json"
 
 
@@ -89,12 +89,11 @@ def down() -> None:
     if os.geteuid() != 0:
         raise Problem("Taking the cluster down needs root, as bringing it up does.")
     with _turn():
-        # 1. Nobody starts pods any more. Then the pods end, then those who held them.
-        processes.stop("keeper")
-        processes.stop("kubelet")
+        # 1. Nobody starts pods any more; then the pods end, and those who held them. What they know is lost anyhow,
+        #    so nobody is given time to write it down.
+        processes.kill("kubelet")
+        processes.kill("containerd")
         system.end_containers()
-        for name in reversed(PARTS):
-            processes.stop(name)
         processes.end_all()
         # 2. What is left in the kernel, and at last the files.
         system.take_back()
@@ -122,11 +121,12 @@ def check_foreign(kubeconfig: str) -> None:
     print(done.stdout, end="")
 
 
-def stop(name: str) -> None:
-    """End one part. Raises Problem."""
+def stop(name: str, at_once: bool = False) -> None:
+    """End one part, politely or as if it had crashed; nobody starts it again but `start` and `up`. Raises Problem."""
     _known(name)
     with _turn():
-        print(f"{name} has ended." if processes.stop(name) else f"{name} was not running.")
+        ended = processes.kill(name) if at_once else processes.stop(name)
+        print(f"{name} has ended." if ended else f"{name} was not running.")
 
 
 def start(name: str) -> None:

@@ -83,6 +83,12 @@ def stop(part: str) -> bool:
     return True
 
 
+def kill(part: str) -> bool:
+    """End the part as a crash would. Whether there was one."""
+    process = running().get(part)
+    return process is not None and _end(process, signal.SIGKILL, KILL_SECONDS)
+
+
 def end_all() -> None:
     """End everything that carries the label, at once."""
     deadline = time.monotonic() + KILL_SECONDS

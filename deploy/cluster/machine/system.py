@@ -30,7 +30,13 @@ KERNEL = (
     "kernel/keys/root_maxkeys",
     "kernel/keys/root_maxbytes",
 )
-FOLDERS = ("/var/log/containers", "/var/lib/cni/results", "/var/lib/cni", "/var/lib/kubelet")
+FOLDERS = (
+    "/var/log/containers",
+    "/var/lib/cni/results",
+    "/var/lib/cni",
+    "/var/lib/kubelet/device-plugins",
+    "/var/lib/kubelet",
+)
 """Made by the parts where no setting moves them elsewhere; those that were there before are kept."""
 TOOLS = {
     "runc": "runc",
@@ -110,6 +116,7 @@ def take_back() -> None:
             link.unlink()
     for kept in Path("/var/lib/cni/results").glob("hangang-*"):
         kept.unlink()
+    Path("/var/lib/kubelet/device-plugins/kubelet.sock").unlink(missing_ok=True)
     for folder in FOLDERS:
         if folder not in before["folders"]:
             _remove_empty(Path(folder))
