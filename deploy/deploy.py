@@ -30,10 +30,12 @@ SYSTEM = "hangang-system"
 PART = "app.kubernetes.io/part-of=hangang-hub"
 DATABASE_USER = "hangang"
 ROLLOUT_SECONDS = 600
+IMAGE_SECONDS = 60
 ANSWER_SECONDS = 120
 LOOK_EVERY = 1.0
 IMAGE_ANNOTATION = "hangang-hub/image-digest"
 POLICY_ANNOTATION = "hangang-hub/policy-digest"
+READY, NO_IMAGE = "ready", "its node cannot get the image"
 DOCUMENTS = ("hub-settings-", "hub-identity-", "hub-profiles-")
 
 Object = dict[str, Any]
@@ -194,23 +196,34 @@ def wait_for_rollouts(kubectl: Kubectl, objects: list[Object]) -> None:
         if one["kind"] in ("Deployment", "StatefulSet")
     ]
     told: dict[str, str] = {}
-    deadline = time.monotonic() + ROLLOUT_SECONDS
+    began = time.monotonic()
     while waiting:
-        pods = kubectl.get("pods", f"--namespace={SYSTEM}")
-        still = []
-        for kind, name in waiting:
-            found = kubectl.get(kind, name, f"--namespace={SYSTEM}")
-            words = "ready" if rolled_out(found) else why_waiting(name, (pods or {}).get("items", []))
-            if told.get(name) != words:
-                say(f"{name}: {words}")
-                told[name] = words
-            if words != "ready":
-                still.append((kind, name))
-        waiting = still
-        if waiting and time.monotonic() > deadline:
+        words = {one: _progress(kubectl, one) for one in waiting}
+        for (_, name), now in words.items():
+            if told.get(name) != now:
+                say(f"{name}: {now}")
+                told[name] = now
+        waiting = [one for one in waiting if words[one] != READY]
+        waited = time.monotonic() - began
+        missing = [name for (_, name), now in words.items() if now.startswith(NO_IMAGE)]
+        if missing and waited > IMAGE_SECONDS:
+            raise CannotDeploy(f"{missing[0]}: {told[missing[0]]}. For a cluster made here: make images")
+        if waiting and waited > ROLLOUT_SECONDS:
             raise CannotDeploy(_why_in_vain(kubectl, waiting[0]))
         if waiting:
             time.sleep(LOOK_EVERY)
+
+
+def _progress(kubectl: Kubectl, which: tuple[str, str]) -> str:
+    kind, name = which
+    try:
+        found = kubectl.get(kind, name, f"--namespace={SYSTEM}")
+        if rolled_out(found):
+            return READY
+        pods = kubectl.get("pods", f"--namespace={SYSTEM}", f"--selector=app.kubernetes.io/name={name}")
+    except CannotDeploy:
+        return "the API server does not answer"
+    return why_waiting((pods or {}).get("items", []))
 
 
 def rolled_out(found: Object | None) -> bool:
@@ -223,11 +236,10 @@ def rolled_out(found: Object | None) -> bool:
     return seen and counts == [wanted] * 3
 
 
-def why_waiting(name: str, pods: list[Object]) -> str:
-    """What the newest of its pods waits for."""
-    mine = [pod for pod in pods if pod["metadata"]["labels"].get("app.kubernetes.io/name") == name]
-    ending = [pod for pod in mine if "deletionTimestamp" in pod["metadata"]]
-    alive = [pod for pod in mine if pod not in ending]
+def why_waiting(pods: list[Object]) -> str:
+    """What the newest of these pods waits for."""
+    ending = [pod for pod in pods if "deletionTimestamp" in pod["metadata"]]
+    alive = [pod for pod in pods if pod not in ending]
     if not alive:
         return "the pod before is ending" if ending else "no pod yet"
     pod = max(alive, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
@@ -237,8 +249,11 @@ def why_waiting(name: str, pods: list[Object]) -> str:
             return f"no node takes its pod: {condition.get('message', 'not yet known why')}"
     for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
         state = container["state"]
-        if "waiting" in state and state["waiting"]["reason"] not in ("PodInitializing", "ContainerCreating"):
-            return f"container {container['name']} waits: {state['waiting']['reason']}"
+        reason = state.get("waiting", {}).get("reason", "PodInitializing")
+        if reason in ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"):
+            return f"{NO_IMAGE} {container['image']}"
+        if reason not in ("PodInitializing", "ContainerCreating"):
+            return f"container {container['name']} waits: {reason}"
         if "running" in state and not container["ready"]:
             return f"container {container['name']} runs and is not ready yet"
     return "its pod is being made"

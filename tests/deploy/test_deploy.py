@@ -53,15 +53,12 @@ def test_a_rollout_is_over_when_only_new_pods_run_and_all_are_ready(
     assert rolled_out(found) is want
 
 
-def pod(name: str = "hub", *, made: str = "2027-03-02T09:00:00Z", **status: Any) -> dict[str, Any]:
-    return {
-        "metadata": {"labels": {"app.kubernetes.io/name": name}, "creationTimestamp": made},
-        "status": status,
-    }
+def pod(*, made: str = "2027-03-02T09:00:00Z", **status: Any) -> dict[str, Any]:
+    return {"metadata": {"creationTimestamp": made}, "status": status}
 
 
 def container(name: str = "hub", *, ready: bool = False, **state: Any) -> dict[str, Any]:
-    return {"name": name, "ready": ready, "state": state}
+    return {"name": name, "image": f"hangang/{name}:dev", "ready": ready, "state": state}
 
 
 ENDING = pod()
@@ -72,7 +69,6 @@ ENDING["metadata"]["deletionTimestamp"] = "2027-03-02T09:01:00Z"
     ("pods", "want"),
     [
         pytest.param([], "no pod yet", id="nothing is there"),
-        pytest.param([pod("proxy")], "no pod yet", id="only a pod of another"),
         pytest.param([ENDING], "the pod before is ending", id="the old one ends first"),
         pytest.param([pod()], "its pod is being made", id="it has no status yet"),
         pytest.param(
@@ -89,6 +85,11 @@ ENDING["metadata"]["deletionTimestamp"] = "2027-03-02T09:01:00Z"
             ],
             "container upgrade waits: CrashLoopBackOff",
             id="what runs first fails",
+        ),
+        pytest.param(
+            [pod(containerStatuses=[container("hub", waiting={"reason": "ImagePullBackOff"})])],
+            "its node cannot get the image hangang/hub:dev",
+            id="its image is missing",
         ),
         pytest.param(
             [pod(containerStatuses=[container(waiting={"reason": "ContainerCreating"})])],
@@ -114,7 +115,7 @@ ENDING["metadata"]["deletionTimestamp"] = "2027-03-02T09:01:00Z"
     ],
 )
 def test_what_a_rollout_waits_for_is_said_in_words(pods: list[dict[str, Any]], want: str) -> None:
-    assert why_waiting("hub", pods) == want
+    assert why_waiting(pods) == want
 
 
 def test_a_new_image_under_an_old_name_changes_the_pods_that_use_it_and_no_others() -> None:
