@@ -75,6 +75,13 @@ def _parser() -> argparse.ArgumentParser:
         lambda given: print(images.load(*given.files), end=""),
     )
     one.add_argument("files", nargs="+", type=Path, metavar="FILE")
+    one = command(
+        "load-program",
+        "make an image of one static program and load it",
+        lambda given: images.load_program(given.name, given.program),
+    )
+    one.add_argument("name", help="of the image, such as hangang/tools:dev")
+    one.add_argument("program", type=Path)
     command("images", "list the images that pods may name", lambda _: print("\n".join(images.names())))
     one = command("kubectl", "kubectl against this cluster: kubectl -- get pods", _kubectl)
     one.add_argument("rest", nargs=argparse.REMAINDER)

@@ -440,6 +440,7 @@ def _keeper() -> Component:
         [sys.executable, str(CLUSTER / "cluster.py"), "keep"],
         lambda: True,
         environment={
+            "HANGANG_CLUSTER_FOLDER": str(STATE),
             "PYTHONDONTWRITEBYTECODE": "1",
             "HANGANG_CLUSTER_SOURCES": hashlib.sha256(sources.encode()).hexdigest(),
         },

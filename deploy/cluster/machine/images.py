@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import tarfile
+import tempfile
 from pathlib import Path
 
 from machine.places import CONTAINERD_SOCKET, PAUSE_IMAGE, PROGRAMS, STATE, Problem
@@ -35,10 +36,17 @@ def names() -> list[str]:
 def load_pause() -> None:
     """Make and load the image that holds each pod's namespaces, unless it is there."""
     if PAUSE_IMAGE not in names():
-        archive = STATE / "pause.tar"
-        _write_image(archive, PAUSE_IMAGE, PROGRAMS / "pause")
+        load_program(PAUSE_IMAGE, PROGRAMS / "pause")
+
+
+def load_program(name: str, program: Path) -> None:
+    """Make an image of one static program, which lies at its root, and load it. Raises Problem."""
+    if not program.is_file():
+        raise Problem(f"There is no file {program}.")
+    with tempfile.TemporaryDirectory(dir=STATE) as folder:
+        archive = Path(folder) / "image.tar"
+        _write_image(archive, _full(name), program)
         load(archive)
-        archive.unlink()
 
 
 def _ctr(*arguments: str) -> str:
@@ -56,14 +64,19 @@ def _ctr(*arguments: str) -> str:
     return done.stdout
 
 
+def _full(name: str) -> str:
+    """As containerd knows it: with the registry that short names stand for."""
+    return name if "." in name.partition("/")[0] else f"docker.io/{name}"
+
+
 def _write_image(archive: Path, name: str, program: Path) -> None:
     """A docker archive of one static program, which the image's one layer holds."""
-    layer = _tar({"pause": (program.read_bytes(), 0o755)})
+    layer = _tar({program.name: (program.read_bytes(), 0o755)})
     config = json.dumps(
         {
             "architecture": "amd64",
             "os": "linux",
-            "config": {"Entrypoint": ["/pause"], "User": "65535:65535", "WorkingDir": "/"},
+            "config": {"Entrypoint": [f"/{program.name}"], "User": "65535:65535", "WorkingDir": "/"},
             "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
         }
     ).encode()

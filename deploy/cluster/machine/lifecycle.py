@@ -240,7 +240,7 @@ def _claim() -> None:
     if owner and owner != str(STATE):
         raise Problem(
             f"Another checkout's cluster is on this machine ({owner}), and there is room for one. Use it by "
-            f"KUBECONFIG={owner}/kubeconfig, or take it down there first: make cluster-down"
+            f"KUBECONFIG={owner}/kubeconfig, or take it down: HANGANG_CLUSTER_FOLDER={owner} make cluster-down"
         )
     replace_file(OWNER, str(STATE))
 

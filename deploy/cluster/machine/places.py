@@ -5,6 +5,7 @@ All of it is either under `.cluster` of this checkout or under one folder in /ru
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -16,7 +17,8 @@ CLUSTER = Path(__file__).resolve().parents[1]
 ROOT = CLUSTER.parents[1]
 MODULES = CLUSTER / "go"
 
-STATE = ROOT / ".cluster"
+# Named by the variable only to take down a cluster whose checkout is gone.
+STATE = Path(os.environ.get("HANGANG_CLUSTER_FOLDER") or ROOT / ".cluster")
 PROGRAMS = STATE / "bin"
 CONFIGS = STATE / "configs"
 CERTIFICATES = STATE / "certificates"

@@ -21,6 +21,7 @@ from machine.places import BRIDGE, GATEWAY_IN_PODS, PRETENDED_PODS, RUN, STATE, 
 BEFORE = STATE / "before.json"
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 PODS_GROUP = "kubepods"
+TABLE = "hangang-cluster"
 # Settings of the kernel that the kubelet, or the network of the pods, sets.
 KERNEL = (
     "net/ipv4/ip_forward",
@@ -84,6 +85,19 @@ def make_network() -> None:
     _run("ip", "address", "replace", GATEWAY_IN_PODS, "dev", BRIDGE)
     _run("ip", "link", "set", BRIDGE, "up")
     _run("ip", "route", "replace", "unreachable", PRETENDED_PODS)
+    # Whatever pods send elsewhere than to each other and to the machine is refused at once.
+    _run("nft", "add", "table", "inet", TABLE)
+    _run(
+        "nft",
+        "add",
+        "chain",
+        "inet",
+        TABLE,
+        "forward",
+        "{ type filter hook forward priority 0; policy accept; }",
+    )
+    _run("nft", "flush", "chain", "inet", TABLE, "forward")
+    _run("nft", "add", "rule", "inet", TABLE, "forward", "iifname", BRIDGE, "oifname", "!=", BRIDGE, "reject")
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
 
 
@@ -103,8 +117,8 @@ def take_back() -> None:
     _remove_groups()
     _quietly("ip", "link", "delete", BRIDGE)
     _quietly("ip", "route", "delete", "unreachable", PRETENDED_PODS)
-    for family in ("ip", "ip6"):
-        _quietly("nft", "delete", "table", family, "kube-proxy")
+    for family, table in (("ip", "kube-proxy"), ("ip6", "kube-proxy"), ("inet", TABLE)):
+        _quietly("nft", "delete", "table", family, table)
     if not BEFORE.exists():
         return
     before = json.loads(BEFORE.read_text())
