@@ -82,11 +82,7 @@ lock: check-python ## choose the versions anew where pyproject.toml asks for it 
 	.venv-lock/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 	$(UV_COMPILE) --extra notebook --extra embedded --extra dev pyproject.toml --output-file requirements/dev.txt $(if $(UPGRADE),--upgrade)
 	$(UV_COMPILE) --extra notebook --extra embedded pyproject.toml --constraint requirements/dev.txt --output-file requirements/hub.txt $(if $(UPGRADE),--upgrade)
-	@# A notebook image holds what RAPIDS allows, so that a notebook moves between the two unchanged.
-	$(UV_IMAGE) pyproject.toml --constraint requirements/hub.txt --output-file images/hub/requirements.txt $(if $(UPGRADE),--upgrade)
-	$(UV_IMAGE) images/node/requirements.in --constraint requirements/hub.txt --output-file images/node/requirements.txt $(if $(UPGRADE),--upgrade)
-	$(UV_IMAGE) images/notebook/requirements.in images/notebook-rapids/requirements.in --output-file images/notebook-rapids/requirements.txt $(if $(UPGRADE),--upgrade)
-	$(UV_IMAGE) images/notebook/requirements.in --constraint images/notebook-rapids/requirements.txt --output-file images/notebook/requirements.txt $(if $(UPGRADE),--upgrade)
+	.venv-lock/bin/python images/lock.py $(if $(UPGRADE),--upgrade)
 	test -x $(BIN)/npm || $(MAKE) --no-print-directory $(PYTHON_READY)
 	@# Beside node_modules, npm would copy what is installed, and forget the checksums.
 	rm -rf .venv-lock/npm && mkdir .venv-lock/npm && cp package.json .npmrc $(wildcard package-lock.json) .venv-lock/npm
@@ -96,9 +92,6 @@ lock: check-python ## choose the versions anew where pyproject.toml asks for it 
 # One lock for every Python we support and every platform, with hashes, and without the address it came from.
 UV_COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate --native-tls
-# Images are of one platform; only ready wheels, so that building one needs no compiler.
-UV_IMAGE := .venv-lock/bin/uv pip compile --quiet --python-version 3.13 --python-platform x86_64-manylinux_2_28 \
-	--only-binary :all: --generate-hashes --no-emit-index-url --no-header --no-annotate --native-tls
 
 .PHONY: clean
 clean: ## remove what the set-up made (people's homes in .hub are kept)
