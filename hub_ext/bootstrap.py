@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hmac
 import sys
+from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import make_url
+
 from hub_ext import notebook
 from hub_ext.auth.authenticator import DemoAuthenticator
-from hub_ext.core.errors import HubError
+from hub_ext.auth.oidc import OidcAuthenticator
+from hub_ext.auth.provider import ProviderAway, discover
+from hub_ext.core.errors import BadInput, HubError
 from hub_ext.core.people import Person
-from hub_ext.factory import Documents, Factory
+from hub_ext.factory import Documents, Factory, pod_rules
 from hub_ext.notebook.samples import copy_samples
 from hub_ext.pages import (
     DemoPerson,
@@ -24,56 +30,89 @@ from hub_ext.pages import (
     template_vars,
 )
 from hub_ext.pages.words import PageWords
-from hub_ext.settings import Settings
+from hub_ext.profiles.kube import PodRules, profile_list
+from hub_ext.quota.model import Policy
+from hub_ext.settings import HUB_SCHEMA, KubernetesSettings, OidcSettings, Settings
 from hub_ext.spawners.gate import Gate
+from hub_ext.spawners.kube import MARGIN_SECONDS, GatedKubeSpawner
 from hub_ext.spawners.local import GatedLocalSpawner
 
 START_SECONDS = 60
 POLL_SECONDS = 5
 ROUTES_SECONDS = 5
+PODS_POLL_SECONDS = 10
+PODS_ROUTES_SECONDS = 30
+RETRY_SECONDS = 150
+"""How long a request to the API server is tried again: an outage of minutes costs nobody a start."""
+HOME, SCRATCH, SHARED = "/home/jovyan", "/scratch", "/shared"
+PERSON_UID, PERSON_GID = 1000, 100
+"""Of the images in `images/`."""
 
 
 def configure(c: Any, settings: Settings) -> None:
-    """Configure an embedded hub. Ends the process with one sentence where the settings or documents have a fault."""
+    """Configure a hub. Ends the process with one sentence where the settings or documents have a fault."""
     _needs_jupyterhub_6()
     factory = Factory(settings)
     try:
         documents = factory.documents
         factory.put_in_force(documents, who="hub")
         secrets = factory.secrets
-        simulated = factory.node(documents.policy).simulated
+        if settings.on_kubernetes:
+            simulated = settings.simulated_node is not None
+            rules = pod_rules(settings.kubernetes, documents.policy)
+        else:
+            simulated = factory.node(documents.policy).simulated
     except HubError as error:
         sys.exit(f"The hub does not start.\n{error}")
     _hub(c, settings, factory)
-    _spawner(c, settings, factory, simulated=simulated)
-    _sign_in(c, factory)
+    if settings.on_kubernetes:
+        _hub_in_the_cluster(c, settings, factory)
+        _pods(c, settings, factory, rules, simulated=simulated)
+    else:
+        _hub_on_this_machine(c, settings, factory)
+        _spawner(c, settings, factory, simulated=simulated)
+    if settings.oidc is None:
+        _sign_in(c, factory)
+    else:
+        _sign_in_by_provider(c, settings, settings.oidc, factory)
     c.JupyterHub.template_paths = template_paths()
-    c.JupyterHub.template_vars = template_vars(_page_settings(documents, simulated=simulated))
+    c.JupyterHub.template_vars = template_vars(
+        _page_settings(documents, settings.oidc, simulated=simulated, embedded=not settings.on_kubernetes)
+    )
     c.JupyterHub.tornado_settings = {"headers": {"Content-Security-Policy": content_security_policy()}}
     c.JupyterHub.extra_handlers = extra_handlers()
     c.DemoAuthenticator.password = secrets.demo_password
 
 
+def extend(c: Any, settings: Settings) -> None:
+    """Only the spawner with its quota, for a hub whose sign-in, proxy and database are the site's own business.
+
+    Ends the process with one sentence where the settings or documents have a fault.
+    """
+    _needs_jupyterhub_6()
+    factory = Factory(settings)
+    try:
+        factory.put_in_force(factory.documents, who="hub")
+        rules = pod_rules(settings.kubernetes, factory.documents.policy)
+    except HubError as error:
+        sys.exit(f"The hub does not start.\n{error}")
+    _decides_alone(c)
+    _pods(c, settings, factory, rules, simulated=settings.simulated_node is not None)
+
+
 def _hub(c: Any, settings: Settings, factory: Factory) -> None:
     secrets = factory.secrets
     hub = c.JupyterHub
-    # Loopback only: nothing separates the people of an embedded hub from one another.
-    hub.bind_url = f"http://127.0.0.1:{settings.port}"
-    hub.hub_bind_url = f"http://127.0.0.1:{secrets.hub_port}"
-    hub.db_url = f"sqlite:///{settings.state_dir / 'jupyterhub.sqlite'}"
     hub.cookie_secret = secrets.cookie_secret
     hub.log_level = settings.log_level
     # Hub, proxy and clock are siblings: each may be restarted alone, and servers outlive them all.
     hub.cleanup_servers = False
     hub.cleanup_proxy = False
     c.ConfigurableHTTPProxy.should_start = False
-    # How soon a proxy that was started again knows the running servers.
-    hub.last_activity_interval = ROUTES_SECONDS
-    c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{secrets.proxy_api_port}"
     c.ConfigurableHTTPProxy.auth_token = secrets.proxy_token
-    # Ours is `starts-busy`, which says why and when; the hub's 429 would come before any gate.
-    hub.concurrent_spawn_limit = 0
-    hub.active_server_limit = 0
+    if settings.public_url:
+        hub.public_url = settings.public_url
+    _decides_alone(c)
     hub.allow_named_servers = True
     hub.services = [
         {"name": "clock", "api_token": secrets.clock_token},
@@ -81,11 +120,111 @@ def _hub(c: Any, settings: Settings, factory: Factory) -> None:
     hub.load_roles = [
         {
             "name": "clock",
-            "description": "Sees which servers are active, and stops those that are over",
+            "description": "Sees which servers are active, stops those that are over, and starts again what was cut off",
             "services": ["clock"],
-            "scopes": ["list:users", "read:servers", "delete:servers"],
+            "scopes": ["list:users", "read:servers", "servers"],
         },
     ]
+
+
+def _decides_alone(c: Any) -> None:
+    """Ours is `starts-busy`, which says why and when; the hub's 429 would come before any gate."""
+    c.JupyterHub.concurrent_spawn_limit = 0
+    c.JupyterHub.active_server_limit = 0
+    # The gate reads what was chosen; the hub would warn at every start that nobody does.
+    c.Spawner.apply_user_options = lambda spawner, options: None
+
+
+def _hub_on_this_machine(c: Any, settings: Settings, factory: Factory) -> None:
+    secrets = factory.secrets
+    hub = c.JupyterHub
+    # Loopback only: nothing separates the people of an embedded hub from one another.
+    hub.bind_url = f"http://127.0.0.1:{settings.port}"
+    hub.hub_bind_url = f"http://127.0.0.1:{secrets.hub_port}"
+    hub.db_url = f"sqlite:///{settings.state_dir / 'jupyterhub.sqlite'}"
+    # How soon a proxy that was started again knows the running servers.
+    hub.last_activity_interval = ROUTES_SECONDS
+    c.ConfigurableHTTPProxy.api_url = f"http://127.0.0.1:{secrets.proxy_api_port}"
+
+
+def _hub_in_the_cluster(c: Any, settings: Settings, factory: Factory) -> None:
+    kubernetes, hub = settings.kubernetes, c.JupyterHub
+    hub.bind_url = f"http://0.0.0.0:{settings.port}"
+    hub.hub_bind_url = f"http://0.0.0.0:{kubernetes.hub_port}"
+    hub.hub_connect_url = kubernetes.hub_url
+    hub.db_url = hub_database_url(settings)
+    hub.upgrade_db = True
+    hub.last_activity_interval = PODS_ROUTES_SECONDS
+    c.ConfigurableHTTPProxy.api_url = kubernetes.proxy_api_url
+
+
+def _pods(c: Any, settings: Settings, factory: Factory, rules: PodRules, *, simulated: bool) -> None:
+    kubernetes, spawner = settings.kubernetes, c.KubeSpawner
+    words = PageWords(factory.profiles, limits_enforced=True)
+    GatedKubeSpawner.gate = Gate(factory.admission, factory.profiles, words)
+    c.JupyterHub.spawner_class = GatedKubeSpawner
+    c.Spawner.default_url = "/lab"
+    c.Spawner.start_timeout = kubernetes.start_seconds + MARGIN_SECONDS
+    c.Spawner.http_timeout = START_SECONDS
+    c.Spawner.poll_interval = PODS_POLL_SECONDS
+    spawner.namespace = kubernetes.namespace
+    spawner.profile_list = profile_list(factory.documents.catalogue, rules)
+    spawner.image = kubernetes.image
+    spawner.image_pull_policy = "IfNotPresent"
+    spawner.image_pull_secrets = kubernetes.image_pull_secrets
+    spawner.cmd = kubernetes.command
+    spawner.working_dir = HOME
+    spawner.k8s_api_request_retry_timeout = RETRY_SECONDS
+    if kubernetes.priority_class:
+        spawner.priority_class_name = kubernetes.priority_class
+    # What Pod Security `restricted` asks for; the cluster's own wall looks at it again.
+    spawner.uid, spawner.gid, spawner.fs_gid = PERSON_UID, PERSON_GID, PERSON_GID
+    spawner.allow_privilege_escalation = False
+    spawner.automount_service_account_token = False
+    spawner.container_security_context = {"capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
+    spawner.pod_security_context = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    # A server that ended is over and says why; one that came back by itself would have lost its kernels unseen.
+    spawner.extra_pod_config = {"restartPolicy": "Never"}
+    _storage(spawner, kubernetes)
+    environment = {"HANGANG_GPUS": "simulated"} if simulated else {}
+    if kubernetes.shared_claim:
+        environment["HANGANG_DATA"] = SHARED
+    spawner.environment = environment
+
+
+def _storage(spawner: Any, kubernetes: KubernetesSettings) -> None:
+    """One home for all servers of a person, which outlives them; scratch space, which does not; the centre's data."""
+    home = kubernetes.home
+    spawner.storage_pvc_ensure = True
+    # By person, not by server: deleting a named server must not delete what it shares with the others.
+    spawner.pvc_name_template = "home-{username}"
+    spawner.delete_pvc = False
+    if home.storage_class is not None:
+        spawner.storage_class = home.storage_class
+    spawner.storage_capacity = str(home.size)
+    spawner.storage_access_modes = home.access_modes
+    volumes: dict[str, Any] = {"home": {"name": "home", "persistentVolumeClaim": {"claimName": "{pvc_name}"}}}
+    mounts: dict[str, Any] = {"home": {"name": "home", "mountPath": HOME, "subPath": "home"}}
+    if kubernetes.scratch is not None:
+        volumes["scratch"] = {"name": "scratch", "emptyDir": {"sizeLimit": str(kubernetes.scratch)}}
+        mounts["scratch"] = {"name": "scratch", "mountPath": SCRATCH}
+    if kubernetes.shared_claim:
+        claim = {"claimName": kubernetes.shared_claim, "readOnly": True}
+        volumes["shared"] = {"name": "shared", "persistentVolumeClaim": claim}
+        mounts["shared"] = {"name": "shared", "mountPath": SHARED, "readOnly": True}
+    spawner.volumes, spawner.volume_mounts = volumes, mounts
+
+
+def hub_database_url(settings: Settings) -> str:
+    """Of JupyterHub's own tables: beside the ledger, in a schema of their own."""
+    if settings.database_url is None:
+        return f"sqlite:///{settings.state_dir / 'jupyterhub.sqlite'}"
+    url = make_url(settings.database_url)
+    if url.get_backend_name() != "postgresql":
+        return f"sqlite:///{settings.state_dir / 'jupyterhub.sqlite'}"
+    plain = url.set(drivername="postgresql+psycopg").difference_update_query(["schema", "options"])
+    query = {"options": f"-csearch_path={HUB_SCHEMA}"}
+    return plain.update_query_dict(query).render_as_string(hide_password=False)
 
 
 def _spawner(c: Any, settings: Settings, factory: Factory, *, simulated: bool) -> None:
@@ -108,23 +247,33 @@ def _spawner(c: Any, settings: Settings, factory: Factory, *, simulated: bool) -
     c.LocalProcessSpawner.term_timeout = 5
 
 
-def _page_settings(documents: Documents, *, simulated: bool) -> PageSettings:
-    lines = {name: _person_line(documents, name) for name in documents.identity.people}
+def _page_settings(
+    documents: Documents, oidc: OidcSettings | None, *, simulated: bool, embedded: bool
+) -> PageSettings:
+    people = {
+        name: _person_line(documents.policy, entry.title, entry.pools)
+        for name, entry in documents.identity.people.items()
+    }
+
+    def line_of(name: str) -> PersonLine | None:
+        found = OidcAuthenticator.known.get(name)
+        return None if found is None else _person_line(documents.policy, found.title, found.person.pools)
+
     return PageSettings(
         simulated=simulated,
-        embedded=True,
-        demo_people=[DemoPerson(name, line) for name, line in lines.items()],
-        person_line=lines.get,
+        embedded=embedded,
+        demo_people=[DemoPerson(name, line) for name, line in people.items()] if oidc is None else [],
+        provider={} if oidc is None else {str(key): text for key, text in oidc.title.items()},
+        person_line=people.get if oidc is None else line_of,
         server_line=lambda spawner, language: PageWords.server_line(spawner, language, documents.policy),
     )
 
 
-def _person_line(documents: Documents, name: str) -> PersonLine:
-    entry, policy = documents.identity.people[name], documents.policy
-    path = policy.path(entry.pools[0])
+def _person_line(policy: Policy, title: Mapping[str, str], pools: Sequence[str]) -> PersonLine:
+    path = policy.path(pools[0])
     by_kind = {policy.pools[pool].kind: policy.pools[pool].title for pool in reversed(path)}
     institution = by_kind.get("institution") or policy.pools[path[0]].title
-    return PersonLine(entry.title, institution, by_kind.get("sector", {}))
+    return PersonLine(title, institution, by_kind.get("sector", {}))
 
 
 def _shared_environment(settings: Settings, *, simulated: bool) -> dict[str, str]:
@@ -144,6 +293,51 @@ def _sign_in(c: Any, factory: Factory) -> None:
     c.JupyterHub.authenticator_class = DemoAuthenticator
     c.DemoAuthenticator.identity = factory.documents.identity
     c.DemoAuthenticator.on_sign_in = write_down
+
+
+def _sign_in_by_provider(c: Any, settings: Settings, oidc: OidcSettings, factory: Factory) -> None:
+    """Ends the process with one sentence where the settings must change; a provider that is away is asked again later."""
+    identity = factory.documents.identity
+    ca_file = settings.root / oidc.ca_file if oidc.ca_file else None
+    try:
+        secret = oidc.secret(settings.root)
+        if not identity.knows_claims:
+            raise BadInput(
+                f"{settings.identity_file} lets nobody in through a provider; write rules, or give people a subject"
+            )
+        try:
+            found = discover(oidc.issuer, ca_file=ca_file, allow_http=oidc.allow_http)
+        except ProviderAway:
+            found = None
+    except HubError as error:
+        sys.exit(f"The hub does not start.\n{error}")
+
+    async def name_of(issuer: str, subject: str) -> str | None:
+        return await factory.admission.in_thread(factory.admission.name_of, issuer, subject)
+
+    async def write_down(person: Person, issuer: str, subject: str) -> None:
+        await factory.admission.in_thread(factory.admission.sign_in, person, issuer, subject)
+
+    c.JupyterHub.authenticator_class = OidcAuthenticator
+    provider = c.OidcAuthenticator
+    provider.identity = identity
+    provider.issuer = oidc.issuer
+    provider.found = found
+    provider.client_id = oidc.client_id
+    provider.client_secret = secret
+    provider.scope = list(oidc.scopes)
+    provider.claims_from = oidc.claims_from
+    provider.ca_file = str(ca_file or "")
+    provider.allow_http = oidc.allow_http
+    provider.grace = oidc.grace
+    provider.auth_refresh_age = oidc.refresh
+    provider.login_service = next(iter(oidc.title.values()), oidc.issuer)
+    provider.name_of = name_of
+    provider.on_sign_in = write_down
+    if settings.public_url:
+        provider.oauth_callback_url = f"{settings.public_url.rstrip('/')}/hub/oauth_callback"
+    # What is kept of each sign-in is encrypted; who loses the cookie secret signs in anew either way.
+    c.CryptKeeper.keys = [hmac.digest(factory.secrets.cookie_secret, b"kept sign-ins", "sha256")]
 
 
 def _needs_jupyterhub_6() -> None:

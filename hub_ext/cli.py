@@ -19,10 +19,14 @@ from typing import Any, ParamSpec
 
 import click
 
+from hub_ext.auth.explain import condition_in_words
+from hub_ext.auth.explain import explain as explain_sign_in
+from hub_ext.auth.policy import Known, NotKnown, Tried, decide, is_administrator, person_of
 from hub_ext.core.amounts import COST_UNITS_PER_GPU_HOUR, format_amount, hours_to_cost_units
 from hub_ext.core.clock import Instant, instant_of
 from hub_ext.core.errors import BadInput, HubError
 from hub_ext.factory import Factory, load_documents
+from hub_ext.language import translator
 from hub_ext.quota.budget import first_instant
 from hub_ext.quota.model import Lease, LeaseState, Policy
 from hub_ext.quota.ports import UsageRow
@@ -30,7 +34,7 @@ from hub_ext.quota.scenario import load_scenario
 from hub_ext.quota.service import end
 from hub_ext.quota.simulate import Outcome, play, pool_numbers
 from hub_ext.quota.tree import tree_of
-from hub_ext.settings import load_settings
+from hub_ext.settings import HUB_SCHEMA, load_settings, new_secrets
 
 P = ParamSpec("P")
 CANNOT_UNDERSTAND = 2
@@ -101,8 +105,100 @@ def check() -> None:
     settings = load_settings()
     documents = load_documents(settings)
     _print_quota(documents.policy)
-    people, profiles = len(documents.identity.people), len(documents.catalogue)
-    click.echo(f"\nNo faults: {len(documents.policy.pools)} pools, {profiles} profiles, {people} people.")
+    identity, profiles = documents.identity, len(documents.catalogue)
+    people = f"{len(identity.people)} people" + (f", {len(identity.rules)} rules" if identity.rules else "")
+    click.echo(f"\nNo faults: {len(documents.policy.pools)} pools, {profiles} profiles, {people}.")
+
+
+@main.command()
+@click.argument("claims", metavar="CLAIMS.json|NAME")
+@click.option("--json", "as_json", is_flag=True)
+@tells_faults
+def whois(claims: str, as_json: bool) -> None:
+    """Say who somebody with these claims would be, and by which rule, or why they are not let in.
+
+    A file with the claims as the identity provider sends them (- for standard input), or a name among the
+    identity's people. Nobody is asked and nothing is changed.
+    """
+    identity = load_documents(load_settings()).identity
+    if claims != "-" and not Path(claims).is_file() and not claims.endswith(".json"):
+        person = person_of(identity, claims)
+        if person is None:
+            raise BadInput(
+                f"{claims!r} is neither a file of claims nor a name among the people of the identity document."
+            )
+        found: Known | NotKnown = Known(person, "", "", entry=person.name)
+    else:
+        found = decide(identity, _claims_in(claims))
+    click.echo(json.dumps(known_json(found), indent=2, ensure_ascii=False) if as_json else _who_it_is(found))
+    if isinstance(found, NotKnown):
+        click.echo(explain_sign_in(found, identity, translator("en")), err=True)
+        sys.exit(1)
+
+
+def _claims_in(file: str) -> object:
+    """Exit 2 for what is no JSON: the question cannot be understood."""
+    raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    try:
+        return json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        click.echo(f"{'Standard input' if file == '-' else file} is no JSON: {error}", err=True)
+        sys.exit(CANNOT_UNDERSTAND)
+
+
+def known_json(found: Known | NotKnown) -> dict[str, Any]:
+    """An answer as `whois --json` shows it."""
+    rules = [
+        {
+            "rule": one.rule,
+            "holds": one.holds,
+            "failed": None if one.failed is None else condition_in_words(one.failed),
+            "pools": list(one.pools),
+            "roles": list(one.roles),
+            "without_entry": list(one.without_entry),
+        }
+        for one in found.tried
+    ]
+    if isinstance(found, NotKnown):
+        return {"known": False, "code": found.code, "facts": dict(found.facts), "rules": rules}
+    person = found.person
+    return {
+        "known": True,
+        "name": person.name,
+        "pools": list(person.pools),
+        "roles": sorted(person.roles),
+        "admin": is_administrator(person),
+        "issuer": found.issuer,
+        "subject": found.subject,
+        "people": found.entry or None,
+        "rules": rules,
+    }
+
+
+def _who_it_is(found: Known | NotKnown) -> str:
+    rows: list[Sequence[str]] = []
+    if isinstance(found, Known):
+        person = found.person
+        rows += [
+            ("name", person.name),
+            ("pools", ", ".join(person.pools)),
+            ("roles", ", ".join(sorted(person.roles))),
+            ("administers", "yes" if is_administrator(person) else "no"),
+        ]
+        if found.entry:
+            rows.append(("by", f"people.{found.entry}"))
+    else:
+        rows.append(("not let in", found.code))
+    rows += [(f"rule {one.rule!r}", _how_it_went(one)) for one in found.tried]
+    return _table(rows)
+
+
+def _how_it_went(one: Tried) -> str:
+    if one.failed is not None:
+        return f"does not hold: {condition_in_words(one.failed)}"
+    given = ", ".join([*(f"pool {pool}" for pool in one.pools), *(f"role {role}" for role in one.roles)])
+    missing = f"; no entry for {', '.join(one.without_entry)}" if one.without_entry else ""
+    return f"holds: {given or 'gives nothing'}{missing}"
 
 
 def _print_quota(policy: Policy) -> None:
@@ -396,6 +492,13 @@ def _day(text: str) -> date | None:
         return None
 
 
+@main.command("secrets")
+@tells_faults
+def print_secrets() -> None:
+    """Print fresh secrets as JSON, for the file that `secrets_file` names. They are kept nowhere else."""
+    click.echo(json.dumps(new_secrets(), indent=2))
+
+
 @main.group()
 def db() -> None:
     """The ledger's database."""
@@ -405,12 +508,14 @@ def db() -> None:
 @tells_faults
 def db_upgrade() -> None:
     """Make or migrate the tables. The only command that does."""
-    from hub_ext.db.upgrade import upgrade
+    from hub_ext.db.upgrade import make_schema, upgrade
 
     settings = load_settings()
     if settings.database_url is None:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
     click.echo(f"The database has schema version {upgrade(settings.ledger_url)}.")
+    if settings.on_kubernetes and settings.database_url is not None:
+        make_schema(settings.database_url, HUB_SCHEMA)
 
 
 # -- printing -----------------------------------------------------------------------------------------------------

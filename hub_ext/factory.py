@@ -11,19 +11,22 @@ from typing import TypeVar
 from hub_ext.auth.claims import Identity
 from hub_ext.auth.document import load_identity
 from hub_ext.auth.roles import ROLES
+from hub_ext.core.amounts import parse_amount
 from hub_ext.core.clock import SystemClock
-from hub_ext.core.errors import Fault, FaultyDocument
+from hub_ext.core.errors import BadInput, Fault, FaultyDocument
 from hub_ext.db.engine import make_engine
 from hub_ext.desk.clockwork import Clockwork
 from hub_ext.desk.hub_api import HubServers
 from hub_ext.profiles.catalogue import Catalogue
+from hub_ext.profiles.kube import Nodes, PodRules
 from hub_ext.profiles.loader import Known, load_profiles
 from hub_ext.profiles.service import Profiles
 from hub_ext.quota.document import load_policy, parse_policy
 from hub_ext.quota.model import Node, Policy
 from hub_ext.quota.service import Admission
 from hub_ext.quota.store import SqlStore
-from hub_ext.settings import Secrets, Settings, load_secrets
+from hub_ext.settings import KubernetesSettings, Secrets, Settings, load_secrets
+from hub_ext.spawners.cluster import Cluster
 from hub_ext.spawners.inventory import this_machine
 from hub_ext.spawners.limits import Limits, find_limits
 from hub_ext.spawners.processes import LocalWorld
@@ -97,6 +100,16 @@ class Factory:
         return LocalWorld(self.settings.state_dir)
 
     @cached_property
+    def cluster(self) -> Cluster:
+        """The world of pods."""
+        kubernetes, simulated = self.settings.kubernetes, self.settings.simulated_node or {}
+        tolerations = [*kubernetes.tolerations]
+        for nodes in kubernetes.gpu_nodes.values():
+            tolerations += nodes.tolerations
+        instead = {name: parse_amount(name, size, rounding="down") for name, size in simulated.items()}
+        return Cluster(kubernetes.namespace, tolerations, instead)
+
+    @cached_property
     def limits(self) -> Limits:
         """None are set where the node is simulated: its sizes are not this machine's."""
         return Limits() if self.settings.simulated_node is not None else find_limits(self.settings.state_dir)
@@ -112,23 +125,42 @@ class Factory:
 
     @property
     def hub_api_url(self) -> str:
+        if self.settings.on_kubernetes:
+            return f"{self.settings.kubernetes.hub_url.rstrip('/')}/hub/api"
         return f"http://127.0.0.1:{self.secrets.hub_port}/hub/api"
 
     def clockwork(self) -> Clockwork:
         watcher = PolicyFile(self.settings, self.admission, self)
+        if self.settings.on_kubernetes:
+            return Clockwork(
+                self.admission,
+                self.cluster,
+                self.servers(),
+                reload=watcher.reload,
+                count_nodes=self.count_nodes,
+            )
         return Clockwork(self.admission, self.world, self.servers(), reload=watcher.reload)
+
+    def count_nodes(self) -> None:
+        """Write down which nodes the cluster has. Raises ClusterUnseen, and leaves what was known."""
+        with self.admission.store.reading() as txn:
+            policy, known = txn.policy, txn.nodes()
+        found = self.cluster.nodes(policy)
+        if known != tuple(found):
+            self.admission.put_nodes(found)
 
     def put_in_force(self, documents: Documents, *, who: str) -> None:
         """Make these documents the ones in force: policy, people and this machine's sizes."""
         self.load(documents.policy_text, documents.policy, who=who)
 
     def load(self, text: str, policy: Policy, *, who: str) -> bool:
-        """Put a policy in force where it is not yet, with this machine's sizes in its terms; whether it was new."""
+        """Put a policy in force where it is not yet; whether it was new. On one machine, with its sizes."""
         with self.admission.store.reading() as txn:
             new = txn.policy_digest != digest(text)
         if new:
             self.admission.load_policy(text, policy, who=who)
-        self.admission.put_nodes([self.node(policy)])
+        if not self.settings.on_kubernetes:
+            self.admission.put_nodes([self.node(policy)])
         return new
 
 
@@ -159,6 +191,30 @@ class PolicyFile:
         changed = self.factory.load(text, policy, who="policy file")
         self._seen = raw  # not before all of it counts: a database that is away is tried again
         return changed
+
+
+def pod_rules(kubernetes: KubernetesSettings, policy: Policy) -> PodRules:
+    """What the site says about pods, in the policy's terms. Raises BadInput for a GPU class it does not have."""
+    for name in kubernetes.gpu_nodes:
+        if name not in policy.gpu_classes:
+            known = ", ".join(policy.gpu_classes) or "none"
+            raise BadInput(f"kubernetes.gpu_nodes names the GPU class {name!r}; the policy has: {known}")
+    requests = kubernetes.requests
+    return PodRules(
+        image=kubernetes.image,
+        gpu_resources={name: gpu.resource for name, gpu in policy.gpu_classes.items()},
+        gpu_nodes={
+            name: Nodes(nodes.node_selector, nodes.tolerations)
+            for name, nodes in kubernetes.gpu_nodes.items()
+        },
+        tolerations=kubernetes.tolerations,
+        requests={}
+        if requests is None
+        else {
+            name: parse_amount(name, size, rounding="up")
+            for name, size in (("cpu", requests.cpu), ("memory", requests.memory))
+        },
+    )
 
 
 def digest(text: str) -> str:

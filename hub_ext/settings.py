@@ -15,16 +15,176 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
+from hub_ext.core.amounts import parse_quantity
+from hub_ext.core.clock import parse_duration
 from hub_ext.core.errors import BadInput, FaultyDocument
 from hub_ext.documents import Document, read_document, validate
 
 SETTINGS_FILE = "hub.yaml"
 LEAST_PASSWORD = 8
-FROM_ENVIRONMENT = ("port", "state", "database_url", "demo_password", "log_level")
+LEDGER_SCHEMA, HUB_SCHEMA = "hub_ext", "jupyterhub"
+FROM_ENVIRONMENT = (
+    "port",
+    "state",
+    "database_url",
+    "demo_password",
+    "log_level",
+    "public_url",
+    "secrets_file",
+)
+
+
+def _quantity(text: str | int) -> str:
+    try:
+        parse_quantity(text)
+    except BadInput as error:
+        raise ValueError(str(error)) from error
+    return str(text)
+
+
+Quantity = Annotated[str | int, AfterValidator(_quantity)]
+"""A Kubernetes quantity: `10Gi`, `100m`, `2`."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HomeSettings(_Part):
+    """The volume that holds a person's files, one for all of their servers."""
+
+    storage_class: str | None = None
+    """None: the cluster's default class."""
+    size: Quantity = "10Gi"
+    access_modes: list[str] = ["ReadWriteOnce"]
+    """`ReadWriteMany` where one person's servers run on several nodes at once."""
+
+
+class RequestSettings(_Part):
+    """What pods ask of Kubernetes, whatever their profiles show: for trying out on a small cluster."""
+
+    cpu: Quantity = "100m"
+    memory: Quantity = "256Mi"
+
+
+class GpuNodes(_Part):
+    """Where the pods of one GPU class run."""
+
+    node_selector: dict[str, str] = {}
+    tolerations: list[dict[str, Any]] = []
+
+
+class KubernetesSettings(_Part):
+    """How servers run as pods. Addresses are as the cluster's own names give them."""
+
+    namespace: str = "hangang-users"
+    """Where people's pods run; the hub itself lives in another namespace."""
+    hub_url: str = "http://hub.hangang-system.svc:8081"
+    """How pods and proxy reach the hub."""
+    hub_port: Annotated[int, Field(ge=1, le=65535)] = 8081
+    """Where the hub listens, on every address of its pod."""
+    proxy_api_url: str = "http://proxy-api:8001"
+    """How the hub reaches the proxy."""
+    image: str = "hangang/notebook:dev"
+    """For profiles that name none."""
+    image_pull_secrets: list[str] = []
+    command: list[str] = ["hangang-singleuser"]
+    """What starts a server in the image."""
+    home: HomeSettings = HomeSettings()
+    shared_claim: str | None = None
+    """A claim with the centre's data, which every server sees read-only at /shared."""
+    scratch: Quantity | None = "20Gi"
+    """Fast space of one server, gone with it, at /scratch."""
+    priority_class: str | None = "hangang-servers"
+    requests: RequestSettings | None = None
+    gpu_nodes: dict[str, GpuNodes] = {}
+    """By GPU class of the policy."""
+    tolerations: list[dict[str, Any]] = []
+    """Of every server's pod."""
+    start_seconds: Annotated[int, Field(ge=30, le=3600)] = 600
+    """How long a pod may take to run: pulling a large image counts."""
+
+
+def _duration(value: object) -> int:
+    try:
+        return parse_duration(value if isinstance(value, str) else str(value))
+    except BadInput as error:
+        raise ValueError(str(error)) from error
+
+
+def _one_address(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"{text!r} is no address; write for example https://id.example/realms/city")
+    return text
+
+
+Duration = Annotated[int, BeforeValidator(_duration)]
+"""Seconds, written as `90s`, `15m` or `1h`."""
+
+
+class OidcSettings(_Part):
+    """The identity provider that people sign in through (OpenID Connect)."""
+
+    issuer: Annotated[str, AfterValidator(_one_address)]
+    """As the provider calls itself, to the letter; only its claims count."""
+    client_id: Annotated[str, Field(min_length=1)]
+    client_secret: SecretStr | None = None
+    client_secret_file: Path | None = None
+    """Holds the secret and nothing else; relative to the settings file."""
+    title: dict[Literal["en", "ko"], str] = {}
+    """What the button on the sign-in page calls the provider."""
+    scopes: list[str] = []
+    """By default openid, profile and email, and offline_access where the provider has it."""
+    claims_from: Literal["userinfo", "id_token"] = "userinfo"
+    """`id_token` for providers that put groups there only."""
+    refresh: Annotated[Duration, Field(ge=1)] = 300
+    """How long what is known of somebody counts before the provider is asked again."""
+    grace: Duration = 3600
+    """How long people stay in while the provider is away."""
+    ca_file: Path | None = None
+    """Certificates that the provider's is checked by, in PEM form; by default the system's."""
+    allow_http: bool = False
+    """Speak to the provider without encryption: for a trial only."""
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> OidcSettings:
+        if urlsplit(self.issuer).scheme != "https" and not self.allow_http:
+            raise ValueError(
+                f"{self.issuer} is not encrypted; use https, or for a trial write allow_http: true beside it"
+            )
+        return self
+
+    def secret(self, root: Path) -> str:
+        """The client's secret. Raises BadInput where there is none."""
+        if self.client_secret is not None and self.client_secret.get_secret_value():
+            return self.client_secret.get_secret_value()
+        if self.client_secret_file is None:
+            raise BadInput(
+                "oidc: there is no client secret; give HUB_OIDC_CLIENT_SECRET, or name a file: client_secret_file"
+            )
+        path = root / self.client_secret_file
+        try:
+            found = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadInput(f"oidc: the client secret cannot be read from {path} ({error})") from error
+        if not found:
+            raise BadInput(f"oidc: {path} is empty; write the client's secret into it")
+        return found
 
 
 class Settings(BaseModel):
@@ -34,8 +194,17 @@ class Settings(BaseModel):
 
     root: Path = Path()
     """The folder of the settings file; the paths below are relative to it."""
+    run_on: Literal["machine", "kubernetes"] = "machine"
+    """Whether servers are processes on this machine or pods of a cluster."""
+    kubernetes: KubernetesSettings = KubernetesSettings()
+    public_url: str | None = None
+    """The hub's address as people's browsers see it, where a proxy or ingress stands before it."""
+    secrets_file: Path | None = None
+    """Made beforehand (`hub-ext secrets`); by default it is made under `state`."""
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     state: Path = Path(".hub")
+    oidc: OidcSettings | None = None
+    """The identity provider that people sign in through; without one, the demo's people and password."""
     database_url: str | None = None
     """Where the ledger lives; by default SQLite under `state`."""
     policy: Path = Path("policy/pools.yaml")
@@ -78,7 +247,20 @@ class Settings(BaseModel):
 
     @property
     def ledger_url(self) -> str:
-        return self.database_url or f"sqlite:///{self.state_dir / 'ledger.sqlite'}"
+        if self.database_url is None:
+            return f"sqlite:///{self.state_dir / 'ledger.sqlite'}"
+        if (
+            self.on_kubernetes
+            and self.database_url.startswith("postgres")
+            and "schema=" not in self.database_url
+        ):
+            # One database holds both: ours in this schema, JupyterHub's own tables in another.
+            return f"{self.database_url}{'&' if '?' in self.database_url else '?'}schema={LEDGER_SCHEMA}"
+        return self.database_url
+
+    @property
+    def on_kubernetes(self) -> bool:
+        return self.run_on == "kubernetes"
 
     @property
     def simulated(self) -> bool:
@@ -96,6 +278,9 @@ def load_settings(file: Path | None = None, environment: Mapping[str, str] = os.
         given = environment.get(f"HUB_{name.upper()}")
         if given:
             values[name] = given
+    secret = environment.get("HUB_OIDC_CLIENT_SECRET")
+    if secret and isinstance(values.get("oidc"), dict):
+        values["oidc"] = {**values["oidc"], "client_secret": secret}
     if environment.get("HANGANG_DATA"):
         values["data"] = str(Path(environment["HANGANG_DATA"]).absolute())
     try:
@@ -132,6 +317,27 @@ class Secrets:
 
 def load_secrets(settings: Settings) -> Secrets:
     """The state folder's secrets; those that are missing are made. Safe when two processes come at once."""
+    path = _secrets_path(settings)
+    try:
+        kept = _secrets_of(json.loads(path.read_text()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        instead = (
+            "move it away and a new one is made (everybody signs in again)"
+            if settings.secrets_file is None
+            else "`hub-ext secrets` prints what it must hold"
+        )
+        raise BadInput(f"{path} cannot be read; {instead}") from error
+    password = settings.demo_password or kept.demo_password
+    if len(password) < LEAST_PASSWORD:
+        raise BadInput(
+            f"The demo password is too short: give HUB_DEMO_PASSWORD at least {LEAST_PASSWORD} characters."
+        )
+    return replace(kept, demo_password=password)
+
+
+def _secrets_path(settings: Settings) -> Path:
+    if settings.secrets_file is not None:
+        return settings.root / settings.secrets_file
     folder = settings.state_dir
     path = folder / "secrets.json"
     try:
@@ -143,18 +349,7 @@ def load_secrets(settings: Settings) -> Secrets:
         raise BadInput(
             f"The state folder {folder} cannot be used ({error.strerror}); give HUB_STATE one that you may write to"
         ) from error
-    try:
-        kept = _secrets_of(json.loads(path.read_text()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(
-            f"{path} cannot be read; move it away and a new one is made (everybody signs in again)"
-        ) from error
-    password = settings.demo_password or kept.demo_password
-    if len(password) < LEAST_PASSWORD:
-        raise BadInput(
-            f"The demo password is too short: give HUB_DEMO_PASSWORD at least {LEAST_PASSWORD} characters."
-        )
-    return replace(kept, demo_password=password)
+    return path
 
 
 def _make_secrets(path: Path) -> None:
@@ -162,7 +357,7 @@ def _make_secrets(path: Path) -> None:
     descriptor, made = tempfile.mkstemp(prefix=".secrets.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "w") as file:
-            json.dump(_new_secrets(), file)
+            json.dump(new_secrets(), file)
         with suppress(FileExistsError):  # another process was first: its secrets count
             os.link(made, path)
     finally:
@@ -170,13 +365,14 @@ def _make_secrets(path: Path) -> None:
 
 
 def _secrets_of(kept: dict[str, Any]) -> Secrets:
-    """Raises for anything that `_new_secrets` would not make."""
+    """Raises for anything that `new_secrets` would not make."""
     if not all(isinstance(value, int if name.endswith("_port") else str) for name, value in kept.items()):
         raise TypeError("a number where a text was, or the other way round")
     return Secrets(**{**kept, "cookie_secret": bytes.fromhex(kept["cookie_secret"])})
 
 
-def _new_secrets() -> dict[str, Any]:
+def new_secrets() -> dict[str, Any]:
+    """Fresh ones, as the secrets file holds them. The ports are for hubs on one machine."""
     first, second = _free_ports(2)
     return {
         "cookie_secret": secrets.token_hex(32),

@@ -31,10 +31,11 @@ from sqlalchemy import (
     Table,
     Text,
     literal_column,
+    true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-REVISION: Final = "0001"
+REVISION: Final = "0002"
 
 metadata = MetaData(
     naming_convention={
@@ -172,6 +173,7 @@ nodes = Table(
     Column("capacity", _json, nullable=False),
     Column("devices", _json, nullable=False),
     Column("simulated", Boolean, nullable=False),
+    Column("ready", Boolean, nullable=False, server_default=true()),
 )
 
 # A row `nodes` tells "there are no machines" from "nobody ever said which machines there are".

@@ -45,6 +45,17 @@ def upgrade(database: str | URL | Engine) -> str:
     return REVISION
 
 
+def make_schema(url: str, name: str) -> None:
+    """Make a PostgreSQL schema for tables that are not ours, where it is missing. On SQLite there is nothing to do."""
+    engine = make_engine(url)
+    try:
+        if engine.dialect.name == "postgresql":
+            with booking(engine) as connection:
+                connection.execute(CreateSchema(name, if_not_exists=True))
+    finally:
+        engine.dispose()
+
+
 def check(engine: Engine) -> None:
     """Raises SchemaMismatch unless the database has exactly this program's schema version."""
     if engine.dialect.name == "sqlite" and not sqlite_path(engine).exists():

@@ -41,7 +41,8 @@ def adoptable(running: Running, policy: Policy, now: Instant) -> Adoptable:
         server=_text(facts, "server") if facts.get("server") else "",
     )
     latest, ends_at = now + policy.session(pool).max, facts.get("ends_at")
-    ends_at = max(running.started_at, min(ends_at, latest)) if _whole(ends_at) else latest
+    began = running.started_at if running.started_at is not None else now
+    ends_at = max(began, min(ends_at, latest)) if _whole(ends_at) else latest
     return Adoptable(ask, ends_at, _devices(facts.get("devices")))
 
 

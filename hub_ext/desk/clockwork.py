@@ -10,6 +10,7 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import structlog
@@ -23,7 +24,16 @@ from hub_ext.quota.model import Lease, LeaseState
 from hub_ext.quota.overrun import overrun_cuts
 from hub_ext.quota.policy import cost_of
 from hub_ext.quota.ports import Running, Servers, Transaction, World
-from hub_ext.quota.reconcile import Adopt, Instruction, Release, Seen, SetRunning, StopRunning, reconcile
+from hub_ext.quota.reconcile import (
+    Adopt,
+    Instruction,
+    Release,
+    Seen,
+    SetRunning,
+    StartAgain,
+    StopRunning,
+    reconcile,
+)
 from hub_ext.quota.service import Admission, Change, end, run
 
 log = structlog.get_logger("hub_ext.clock")
@@ -35,7 +45,11 @@ LEADER = "clock"
 LEADER_SECONDS = 10
 HUB_SILENT = 2 * MINUTE
 """What should have ended is ended without the hub once it has been silent, or has not managed it, for so long."""
-ENDED, ENDS_SOON, ORPHAN = "ended", "ends-soon", "orphan"
+START_AGAIN_AFTER = 6
+"""A hub that still lives and gave a start up writes that down within so many seconds."""
+MOST_TRIES = 3
+STARTS_AT_ONCE = 16
+ENDED, ENDS_SOON, ORPHAN, START_LOST = "ended", "ends-soon", "orphan", "start-lost"
 MOVES_END = (EntryKind.NOTICED, EntryKind.EXTENDED, EntryKind.WITHDRAWN)
 
 
@@ -48,19 +62,31 @@ class Order:
 
 
 @dataclass
+class CutOff:
+    """A start that a hub was cut off in: since when that is seen, and how often the hub did not take it."""
+
+    since: Instant
+    refusals: int = 0
+
+
+@dataclass
 class Clockwork:
-    """`reload` loads a policy file that changed; it raises FaultyDocument and leaves the old one in force."""
+    """`reload` loads a policy file that changed; it raises FaultyDocument and leaves the old one in force.
+    `count_nodes` writes down which machines there are; it raises HubError while that cannot be seen.
+    """
 
     admission: Admission
     world: World
     servers: Servers
     reload: Callable[[], bool] = lambda: False
+    count_nodes: Callable[[], None] = lambda: None
     holder: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
     _leads_since: Instant | None = None
     """When leadership was last taken or renewed; None while another clock leads."""
     _orders: dict[str, Order] = field(default_factory=dict)
     _gone: dict[str, Instant] = field(default_factory=dict)
     """Since when what a lease ran is seen gone, while it is not released yet."""
+    _cut_off: dict[str, CutOff] = field(default_factory=dict)
     _hub_silent_since: Instant | None = None
     _said: dict[str, str] = field(default_factory=dict)
     """What was complained of last, by what it is about, while it goes on."""
@@ -80,7 +106,7 @@ class Clockwork:
         """All steps once; False while another clock leads, or the database is away."""
         if not self._lead():
             return False
-        for step in (self.reload_policy, self.reconcile, self.keep_accounts, self.stop_ended):
+        for step in (self.reload_policy, self.count, self.reconcile, self.keep_accounts, self.stop_ended):
             if not self._still_leads():
                 return False
             self._do(step)
@@ -112,7 +138,7 @@ class Clockwork:
         self._said.pop(LEADER, None)
         if leads and self._leads_since is None:
             # What was seen before another clock led is no longer true.
-            self._orders, self._gone, self._hub_silent_since = {}, {}, None
+            self._orders, self._gone, self._cut_off, self._hub_silent_since = {}, {}, {}, None
         self._leads_since = now if leads else None
         return leads
 
@@ -136,7 +162,10 @@ class Clockwork:
         if self.reload():
             log.info("a new policy is in force")
 
-    # -- 2. leases and world --------------------------------------------------------------------------------------
+    # -- 2. machines, leases and world --------------------------------------------------------------------------------------
+
+    def count(self) -> None:
+        self.count_nodes()
 
     def reconcile(self) -> None:
         """Read leases, then look at the world, then ask the hub: what is in none of them was started meanwhile."""
@@ -145,7 +174,7 @@ class Clockwork:
             leases = txn.live_leases()
         world = self.world.running()
         if not leases and not world:
-            self._gone, self._hub_silent_since = {}, None
+            self._gone, self._cut_off, self._hub_silent_since = {}, {}, None
             return
         known = self._known_servers(now)
         live = {lease.id for lease in leases}
@@ -156,11 +185,12 @@ class Clockwork:
         released = frozenset(name for name, lease in others.items() if lease is not None and not lease.live)
         started_meanwhile = {name for name, lease in others.items() if lease is not None and lease.live}
         looked_at = [running for running in world if running.lease not in started_meanwhile]
-        instructions = reconcile(leases, released, looked_at, known, now)
+        instructions = reconcile(leases, released, looked_at, known, now, self.world.ended())
         ended = {one.running.lease for one in instructions if isinstance(one, StopRunning)}
         gone = {one.lease.id for one in instructions if isinstance(one, Release)}
         self._gone = {lease: since for lease, since in self._gone.items() if lease in gone}
         self._mark_seen([one.lease for one in instructions if isinstance(one, Seen)], now)
+        self._start_again([one.lease for one in instructions if isinstance(one, StartAgain)], now)
         # What is slow comes last, and after it is written down why.
         for instruction in sorted(instructions, key=lambda one: isinstance(one, StopRunning)):
             if not self._still_leads():
@@ -197,8 +227,35 @@ class Clockwork:
                 self.world.stop(running)
             case Adopt(running):
                 self._adopt(running)
-            case Seen():
-                pass
+            case Seen() | StartAgain():
+                pass  # done for all of them at once
+
+    def _start_again(self, leases: Sequence[Lease], now: Instant) -> None:
+        """Through the hub, many at once: each start takes over the lease that was booked for it."""
+        self._cut_off = {lease.id: self._cut_off.get(lease.id, CutOff(now)) for lease in leases}
+        due = [lease for lease in leases if now - self._cut_off[lease.id].since >= START_AGAIN_AFTER]
+        if not due or not self._still_leads():
+            return
+        with ThreadPoolExecutor(max_workers=STARTS_AT_ONCE, thread_name_prefix="starts") as threads:
+            refusals = list(threads.map(self._start_one, due))
+        for lease, refusal in zip(due, refusals, strict=True):
+            cut_off = self._cut_off[lease.id]
+            if refusal is None:
+                log.info("started again", lease=lease.id, person=lease.person, server=lease.server)
+                continue
+            cut_off.refusals += 1
+            if cut_off.refusals >= MOST_TRIES and self._current(lease) is not None:
+                log.warning("a start that was cut off is given up", lease=lease.id, why=refusal)
+                self.admission.release_now(lease.id, LEADER, START_LOST)
+
+    def _start_one(self, lease: Lease) -> str | None:
+        """Why it was not taken; None where it is under way."""
+        try:
+            if self._current(lease) is not None:
+                self.servers.start(lease.person, lease.server)
+        except HubError as error:
+            return str(error)
+        return None
 
     def _release(self, lease: Lease, at: Instant, why: str, *, something_left: bool) -> None:
         """What a lease ran is gone, or was told to end right now: what is left still holds its devices."""
@@ -238,7 +295,7 @@ class Clockwork:
             lease = ledger.adopt(
                 found.ask,
                 now,
-                started_at=min(now, running.started_at),
+                started_at=now if running.started_at is None else min(now, running.started_at),
                 ends_at=found.ends_at,
                 cost=cost_of(policy, found.ask, guaranteed=ledger.would_be_guaranteed(found.ask)),
                 handle=running.handle,

@@ -14,11 +14,18 @@ PAGE = 200
 LOOKS = 5
 """How often the list is read from its beginning when it changes while it is read."""
 
+START_SECONDS = 2.0
+"""How long the hub is waited for when it is to start a server: it goes on with it whoever waits."""
+
 Known = dict[tuple[str, str], str | None]
 
 
 class HubAway(HubError):
     """The hub did not answer, or not with what was asked for; nothing is concluded from that."""
+
+
+class StillAnswering(HubAway):
+    """The hub took the request, and is not done with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +56,21 @@ class HubServers:
         raise HubAway("The hub's list of people changed each time while it was read")
 
     def stop(self, person: str, server: str) -> bool:
-        path = f"/users/{_segment(person)}/" + (f"servers/{_segment(server)}" if server else "server")
-        return self._call("DELETE", path, missing_is_fine=True).is_success
+        return self._call("DELETE", self._server(person, server), missing_is_fine=True).is_success
+
+    def start(self, person: str, server: str) -> None:
+        """The hub starts it with what was chosen last. A hub that takes its time has taken the request."""
+        try:
+            self._call("POST", self._server(person, server), seconds=START_SECONDS)
+        except StillAnswering:
+            return
 
     def close(self) -> None:
         self._client.close()
+
+    @staticmethod
+    def _server(person: str, server: str) -> str:
+        return f"/users/{_segment(person)}/" + (f"servers/{_segment(server)}" if server else "server")
 
     def _all_pages(self) -> Known | None:
         """None where the list shifted between two pages: somebody would be missing, and lose a running server.
@@ -98,9 +115,13 @@ class HubServers:
         *,
         params: dict[str, str | int] | None = None,
         missing_is_fine: bool = False,
+        seconds: float | None = None,
     ) -> httpx.Response:
+        timeout = self._client.timeout if seconds is None else httpx.Timeout(seconds)
         try:
-            response = self._client.request(method, path, params=params)
+            response = self._client.request(method, path, params=params, timeout=timeout)
+        except httpx.ReadTimeout as error:
+            raise StillAnswering("The hub does not answer (ReadTimeout); is it running?") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise HubAway(f"The hub does not answer ({type(error).__name__}); is it running?") from error
         if not (response.is_success or (missing_is_fine and response.status_code == 404)):

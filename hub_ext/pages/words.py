@@ -16,7 +16,15 @@ from hub_ext.profiles.selection import BadSelection
 from hub_ext.profiles.service import Chosen, Menu, Profiles
 from hub_ext.profiles.start import start_page
 from hub_ext.profiles.view import Hours, PoolChoice, StartFacts, StartPage
-from hub_ext.quota.explain import Explanation, Titles, explain, explain_borrowed, explain_cut
+from hub_ext.quota.explain import (
+    Explanation,
+    Titles,
+    explain,
+    explain_borrowed,
+    explain_cut,
+    explain_release,
+    explain_waiting,
+)
 from hub_ext.quota.model import Policy
 from hub_ext.quota.service import Answer
 
@@ -65,6 +73,13 @@ class PageWords:
                 say("Nothing was booked. Try again in a minute; if it stays so, tell the operators."),
             )
         return str(told), render_refusal(told, (), language)
+
+    def ended(self, why: str, language: Language) -> tuple[str, str]:
+        told = explain_release(why, translator(language))
+        return str(told), render_refusal(told, (), language)
+
+    def waiting(self, what: str, language: Language) -> str:
+        return explain_waiting(what, translator(language))
 
     def _page(self, menu: Menu, language: Language, server: str = "") -> StartPage:
         preview, policy = menu.preview, menu.preview.policy

@@ -198,6 +198,16 @@ class Ended(StrEnum):
     LOST = "lost"
     ORPHAN = "orphan"
     TAKEN_OVER = "taken-over"
+    OUT_OF_MEMORY = "out-of-memory"
+    EVICTED = "evicted"
+    PREEMPTED = "preempted"
+    NODE_LOST = "node-lost"
+    DELETED = "deleted"
+    CRASHED = "crashed"
+    EXITED = "exited"
+    IMAGE_MISSING = "image-missing"
+    NO_ROOM = "no-room"
+    CLUSTER_AWAY = "cluster-away"
 
 
 ENDS: Final[Mapping[Ended, str]] = {
@@ -211,6 +221,16 @@ ENDS: Final[Mapping[Ended, str]] = {
     Ended.LOST: "Nothing ran for it for five minutes, with no hub to ask.",
     Ended.ORPHAN: "It ran, but the hub knew no such server, so that nobody could reach it.",
     Ended.TAKEN_OVER: "The same server was started anew.",
+    Ended.OUT_OF_MEMORY: "It needed more memory than its size has (its pod was killed).",
+    Ended.EVICTED: "Its node was short of memory or space, or was being emptied.",
+    Ended.PREEMPTED: "The cluster needed its place for something of a higher priority.",
+    Ended.NODE_LOST: "The node that it ran on is gone.",
+    Ended.DELETED: "Its pod was deleted in the cluster, past the hub.",
+    Ended.CRASHED: "Its process ended with an error.",
+    Ended.EXITED: "Its process ended by itself, without an error.",
+    Ended.IMAGE_MISSING: "The start was given up: its image could not be had.",
+    Ended.NO_ROOM: "The start was given up: the cluster had no node for it after all; nothing was charged.",
+    Ended.CLUSTER_AWAY: "The start was given up: the cluster did not take it; nothing was charged.",
 }
 
 

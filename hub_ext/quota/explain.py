@@ -127,12 +127,70 @@ def explain_release(reason: str | None, say: Speech, *, why: str = "") -> Explan
             return Explanation(say("The server could not be started."), again)
         case Ended.LOST | Ended.ORPHAN:
             return Explanation(say("The hub lost sight of the server and gave up its place."), kept)
+        case Ended.OUT_OF_MEMORY:
+            larger = say("Your files are kept. Start again with more memory, or read less at a time.")
+            return Explanation(say("The server ended because it needed more memory than it has."), larger)
+        case Ended.EVICTED:
+            return Explanation(say("The server ended because its machine ran short of room."), kept)
+        case Ended.PREEMPTED:
+            return Explanation(
+                say("The server ended because its place was needed for something more urgent."), kept
+            )
+        case Ended.NODE_LOST:
+            return Explanation(say("The server ended because its machine failed or was taken away."), kept)
+        case Ended.DELETED:
+            return Explanation(
+                say("The server was removed from the cluster by an operator or by the cluster itself."), kept
+            )
+        case Ended.CRASHED:
+            again = say("Your files are kept. Start again; if it happens again, ask an operator.")
+            return Explanation(say("The server ended with an error."), again)
+        case Ended.EXITED:
+            return Explanation(say("The server was shut down from inside."), kept)
+        case Ended.IMAGE_MISSING:
+            told = say("Tell an operator: the image of this size is missing or cannot be loaded.")
+            return Explanation(
+                say("The server could not be started: its software could not be loaded."), told
+            )
+        case Ended.NO_ROOM:
+            later = say("No GPU-hours were taken for it. Try again in some minutes, or choose another size.")
+            return Explanation(
+                say("The server could not be started: no machine has room for it right now."), later
+            )
+        case Ended.CLUSTER_AWAY:
+            later = say(
+                "No GPU-hours were taken for it. Try again in a minute; if it stays so, tell the operators."
+            )
+            return Explanation(say("The server could not be started: the cluster does not answer."), later)
         case Ended.TAKEN_OVER:
             return Explanation(say("A new start of the same server took its place."))
         case None | "":
             return Explanation(say("The server has ended."), kept)
         case _:
             return Explanation(say("The server has ended. Reason given: {why}", why=why or reason), kept)
+
+
+def explain_waiting(what: str, say: Speech) -> str:
+    """What a start waits for in the cluster (`hub_ext.kube.pods.Waiting`); progress is told, not decided."""
+    match what:
+        case "place":
+            return say("A machine is chosen for the server")
+        case "node":
+            return say("No machine has room at this moment; waiting for one")
+        case "volume":
+            return say("The volume with your files is prepared")
+        case "image":
+            return say("The software is loaded onto the machine; the first time takes some minutes")
+        case "image-missing":
+            return say("The software cannot be loaded; trying again")
+        case "container":
+            return say("The server's container is made")
+        case "crashing":
+            return say("The server does not come up; trying again")
+        case "answer":
+            return say("The server has started; waiting for its first answer")
+        case _:
+            return say("The server starts")
 
 
 # -- the sentences --------------------------------------------------------------------------------------------------

@@ -347,12 +347,16 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A machine: what it has in base units, and its devices where leases choose them."""
+    """A machine: what it has in base units, and its devices where leases choose them.
+
+    `ready` False: it is there, and takes nothing new for the moment.
+    """
 
     name: str
     capacity: Amounts
     devices: tuple[Device, ...] = ()
     simulated: bool = False
+    ready: bool = True
 
 
 @dataclass(frozen=True, slots=True)

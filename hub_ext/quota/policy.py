@@ -382,6 +382,8 @@ def pick_node(snapshot: Snapshot, ask: Ask) -> str | None:
     """The node with the fewest free GPUs that has the room, then by name."""
     fitting = []
     for node in snapshot.nodes or ():
+        if not node.ready:
+            continue
         free = free_on(snapshot, node)
         if _within(ask, free):
             fitting.append((sum(amount for resource, amount in free.items() if is_gpu(resource)), node.name))

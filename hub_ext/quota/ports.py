@@ -123,11 +123,14 @@ class Store(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Something that runs with our labels: a server's process or pod."""
+    """Something that runs with our labels: a server's process or pod.
+
+    `started_at` None: it is made, and has no node to run on yet.
+    """
 
     lease: str
     handle: str
-    started_at: Instant
+    started_at: Instant | None
     main: bool = True
     """False for what a server left behind (a kernel whose server is gone)."""
     node: str | None = None
@@ -138,6 +141,9 @@ class World(Protocol):
     """What really runs. Raises HubError while it cannot be seen: unseen is never taken for empty."""
 
     def running(self) -> list[Running]: ...
+
+    def ended(self) -> Mapping[str, str]:
+        """By lease, why what it ran was seen to end lately, where that can be told."""
 
     def stop(self, running: Running) -> None:
         """End it; returns when it is gone or cannot be ended."""
@@ -153,3 +159,8 @@ class Servers(Protocol):
 
     def stop(self, person: str, server: str) -> bool:
         """Ask the hub to stop a server; False when it knows of none. Raises HubError as above."""
+
+    def start(self, person: str, server: str) -> None:
+        """Ask the hub to start a server as it was asked for last; returns once it is under way. Raises HubError where
+        the hub does not take it.
+        """

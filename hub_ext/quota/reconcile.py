@@ -3,8 +3,9 @@
 | lease | runs | the hub knows the server | what follows |
 |---|---|---|---|
 | booked | no | yes, or cannot be asked | wait; `lost` after five minutes without a hub |
-| booked | no | no | released, uncharged: the start was lost |
-| booked | yes | yes | it runs since the process began |
+| booked | no | no | a hub was cut off in the start: started again; after 15 min, or where it cannot, released uncharged |
+| booked | made, without a node yet | yes | wait |
+| booked | yes | yes | it runs since the process began, or the pod got its node |
 | running or ending | yes | yes | seen |
 | any | yes | no | nobody can reach it: ended, released |
 | running or ending | no | being stopped | the hub's own stop says why |
@@ -25,6 +26,8 @@ from hub_ext.quota.model import SERVER, Lease, LeaseState
 from hub_ext.quota.ports import Running
 
 LOST_AFTER = 5 * MINUTE
+START_AGAIN_WITHIN = 15 * MINUTE
+"""Whoever waited longer for a start that was cut off has given it up."""
 WATCH_GAP = 60
 """A lease not seen for longer than this was not watched: it is charged until it was last seen alive."""
 
@@ -42,6 +45,13 @@ class SetRunning:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
+    lease: Lease
+
+
+@dataclass(frozen=True, slots=True)
+class StartAgain:
+    """A hub that is gone booked the lease, and came no further."""
+
     lease: Lease
 
 
@@ -68,7 +78,7 @@ class Adopt:
     running: Running
 
 
-Instruction = SetRunning | Seen | Release | StopRunning | Adopt
+Instruction = SetRunning | Seen | StartAgain | Release | StopRunning | Adopt
 
 
 def reconcile(
@@ -77,24 +87,26 @@ def reconcile(
     world: Sequence[Running],
     known: ServersKnown | None,
     now: Instant,
+    ended: Mapping[str, str] | None = None,
 ) -> list[Instruction]:
     """The instructions that make leases and world agree.
 
     `leases` are the live ones, read before the world was looked at; `released` the ids, among those that run, of
-    leases already released; `known` the hub's servers, None while the hub cannot be asked.
+    leases already released; `known` the hub's servers, None while the hub cannot be asked; `ended` why what a lease
+    ran was seen to end, where that can be told.
     """
     main = _mains(leases, world)
     instructions: list[Instruction] = []
     for lease in leases:
         running = main.get(lease.id)
         if running is None:
-            instructions += _gone(lease, known, now)
+            instructions += _gone(lease, known, now, (ended or {}).get(lease.id))
         elif known is not None and lease.kind == SERVER and (lease.person, lease.server) not in known:
             instructions += [StopRunning(running), Release(lease, now, "orphan")]
         elif lease.state is LeaseState.BOOKED:
-            instructions.append(
-                SetRunning(lease, running, max(lease.booked_at, min(now, running.started_at)))
-            )
+            if running.started_at is not None:
+                began = max(lease.booked_at, min(now, running.started_at))
+                instructions.append(SetRunning(lease, running, began))
         else:
             instructions.append(Seen(lease))
     live = {lease.id for lease in leases}
@@ -115,13 +127,14 @@ def _mains(leases: Sequence[Lease], world: Sequence[Running]) -> dict[str, Runni
     }
 
 
-def _gone(lease: Lease, known: ServersKnown | None, now: Instant) -> list[Instruction]:
+def _gone(lease: Lease, known: ServersKnown | None, now: Instant, why: str | None) -> list[Instruction]:
     server = (lease.person, lease.server)
     if lease.kind != SERVER:
         known = None  # the hub knows nothing of clusters
     if lease.state is LeaseState.BOOKED:
         if known is not None and server not in known:
-            return [Release(lease, now, "start-lost")]
+            forgotten = now - lease.booked_at >= START_AGAIN_WITHIN
+            return [Release(lease, now, "start-lost") if forgotten else StartAgain(lease)]
         if known is None and now - lease.booked_at >= LOST_AFTER:
             return [Release(lease, now, "lost")]
         return []
@@ -129,7 +142,7 @@ def _gone(lease: Lease, known: ServersKnown | None, now: Instant) -> list[Instru
         return []
     last = max(lease.seen_at or 0, lease.started_at or 0, lease.charged_until)
     at = now if now - last <= WATCH_GAP else last
-    return [Release(lease, at, lease.reason or "died")]
+    return [Release(lease, at, lease.reason or why or "died")]
 
 
 def _without_lease(

@@ -186,6 +186,15 @@ class Admission:
         txn.save(ledger, [released, *promoted])
         return released
 
+    async def state(self, lease_id: str) -> LeaseState | None:
+        """Where a lease is in its life; None where there is none."""
+        return await self.in_thread(self._state, lease_id)
+
+    def _state(self, lease_id: str) -> LeaseState | None:
+        with self.store.reading() as txn:
+            lease = txn.lease(lease_id)
+            return None if lease is None else lease.state
+
     # -- operators -----------------------------------------------------------------------------------------------
 
     def load_policy(self, text: str, policy: Policy, *, who: str) -> list[Lease]:
@@ -230,15 +239,6 @@ class Admission:
         with self.store.booking() as txn:
             txn.put_person(person, issuer=issuer, subject=subject, now=self._now(txn))
 
-    def person(self, name: str) -> Person | None:
-        with self.store.reading() as txn:
-            return txn.person(name)
-
-    def put_nodes(self, nodes: Sequence[Node]) -> None:
-        with self.store.booking() as txn:
-            txn.put_nodes(nodes)
-
-    def _now(self, txn: Transaction) -> Instant:
     def sign_in(self, person: Person, issuer: str, subject: str) -> None:
         """Write down somebody whom a provider signed in. Raises NameTaken for a name that belongs to another.
 
@@ -253,6 +253,15 @@ class Admission:
         with self.store.reading() as txn:
             return txn.name_of(issuer, subject)
 
+    def person(self, name: str) -> Person | None:
+        with self.store.reading() as txn:
+            return txn.person(name)
+
+    def put_nodes(self, nodes: Sequence[Node]) -> None:
+        with self.store.booking() as txn:
+            txn.put_nodes(nodes)
+
+    def _now(self, txn: Transaction) -> Instant:
         """Never before the newest entry: a clock that was set back charges nothing twice."""
         return max(self.clock.now(), txn.latest())
 

@@ -296,6 +296,7 @@ class SqlTransaction:
                 capacity=row["capacity"],
                 devices=tuple(Device(**device) for device in row["devices"]),
                 simulated=row["simulated"],
+                ready=row["ready"],
             )
             for row in self._connection.execute(select(tables.nodes).order_by(tables.nodes.c.name)).mappings()
         )
@@ -338,7 +339,6 @@ class SqlTransaction:
         kept = () if issuer or subject else ("issuer", "subject")
         self._upsert(tables.people, [row], key=("name",), kept=kept)
 
-    # -- leaders ----------------------------------------------------------------------------------------------
     def holder(self, name: str) -> tuple[str, str] | None:
         people = tables.people.c
         row = self._connection.execute(
@@ -351,6 +351,7 @@ class SqlTransaction:
         query = select(people.name).where(people.issuer == issuer, people.subject == subject)
         return self._connection.execute(query.order_by(people.at, people.name)).scalars().first()
 
+    # -- leaders ----------------------------------------------------------------------------------------------
 
     def take_leadership(self, name: str, holder: str, now: Instant, seconds: int) -> bool:
         self._must_write()

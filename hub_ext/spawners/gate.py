@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from jupyterhub.spawner import Spawner, SpawnException
-from traitlets import Unicode
+from sqlalchemy.orm import object_session
+from traitlets import Unicode, default
 
 from hub_ext.core.decision import Admit, Decision, Refuse, Wait
 from hub_ext.core.errors import BadInput, HubError, StoreUnavailable
 from hub_ext.language import Language
 from hub_ext.profiles.service import BadSelection, Chosen, Profiles, from_form
-from hub_ext.quota.model import Lease
+from hub_ext.quota.model import Lease, LeaseState, Policy
 from hub_ext.quota.service import Admission, Answer
 
 RETRY_SECONDS = 60
@@ -34,6 +35,12 @@ class Words(Protocol):
 
     def trouble(self, error: HubError, language: Language) -> tuple[str, str]:
         """A foreseen fault (database away, bad choice) as plain text and as HTML."""
+
+    def ended(self, why: str, language: Language) -> tuple[str, str]:
+        """Why a server, or its start, is over, as plain text and as HTML."""
+
+    def waiting(self, what: str, language: Language) -> str:
+        """What a start waits for in the cluster, as one plain sentence."""
 
     async def form(self, spawner: Any) -> str:
         """The start page's form as HTML."""
@@ -58,7 +65,11 @@ class GateMixin(Spawner):
     lease_id = Unicode("", help="The lease of the running or starting server; empty without one.")
     lease: Lease | None = None
     chosen: Chosen | None = None
+    policy: Policy | None = None
+    """The policy under which the lease was booked."""
     _stop_ordered = False
+    _began_here = False
+    """Whether it was this hub that booked the lease, and not one before its restart."""
 
     # -- in: the form and REST ----------------------------------------------------------------------------------
 
@@ -67,11 +78,18 @@ class GateMixin(Spawner):
             return str(await super().get_options_form())
         return await self.gate.words.form(self)
 
-    def options_from_form(self, form_data: dict[str, list[str]]) -> dict[str, object]:
-        return from_form(form_data)
+    @default("options_from_form")
+    def _options_from_form_default(self) -> Callable[..., Any]:
+        if self.gate is not None:
+            return from_form
+        # What the class below would have read it with: KubeSpawner's own way, or JupyterHub's.
+        below = getattr(super(), "_options_from_form_default", None)
+        return below() if below else self._passthrough_options_from_form  # type: ignore[no-any-return]
 
-    def options_from_query(self, query_options: dict[str, list[str]]) -> dict[str, object]:
+    def options_from_query(self, query_options: dict[str, list[str]]) -> Any:
         """`?opt-profile=h200&opt-minutes=60`: the saved form's names."""
+        if self.gate is None:
+            return super().options_from_query(query_options)
         return {name: values[0] if values else None for name, values in query_options.items()}
 
     # -- the start -----------------------------------------------------------------------------------------------
@@ -87,21 +105,30 @@ class GateMixin(Spawner):
 
     async def pass_gate(self) -> None:
         """Choose, decide and book, or raise a SpawnException that says why not."""
+        await self.admit(await self.choose())
+
+    async def choose(self) -> Chosen:
+        """What was chosen, of what exists; nothing that was sent is trusted."""
         gate = self._gate()
-        language = gate.words.language(self)
-        self._stop_ordered = False
-        self.lease_id, self.lease, self.chosen = "", None, None
+        self._stop_ordered, self._began_here = False, True
+        self.lease_id, self.lease, self.chosen, self.policy = "", None, None, None
         try:
-            # 1. What was chosen, of what exists; nothing that was sent is trusted.
-            chosen = await gate.profiles.choose(self.user.name, self.name, self.user_options)
-            # 2. Whether it may start: decided and booked in one transaction.
+            return await gate.profiles.choose(self.user.name, self.name, self.user_options)
+        except HubError as error:
+            raise self.trouble(error) from None
+
+    async def admit(self, chosen: Chosen) -> None:
+        """Decide and book, in one transaction. From here on the post-stop hook gives the lease back, come what may."""
+        gate = self._gate()
+        try:
             answer = await gate.admission.admit(chosen.person, chosen.ask)
         except HubError as error:
-            raise _trouble(error, *gate.words.trouble(error, language)) from None
+            raise self.trouble(error) from None
         if answer.lease is None:
+            language = gate.words.language(self)
             raise _no(answer.decision, *await gate.words.decision(answer, chosen, language))
-        # 3. From here on the post-stop hook gives the lease back, whatever happens.
         self.lease_id, self.lease, self.chosen = answer.lease.id, answer.lease, chosen
+        self.policy = answer.policy
         self._say(
             "admitted", lease=answer.lease.id, pool=answer.lease.pool, guaranteed=answer.lease.guaranteed
         )
@@ -113,8 +140,12 @@ class GateMixin(Spawner):
         try:
             await gate.admission.running(self.lease_id, handle, node)
         except HubError as error:
-            language = gate.words.language(self)
-            raise _trouble(error, *gate.words.trouble(error, language)) from None
+            raise self.trouble(error) from None
+
+    def trouble(self, error: HubError) -> SpawnException:
+        """A foreseen fault, in the person's words."""
+        words = self._gate().words
+        return _trouble(error, *words.trouble(error, words.language(self)))
 
     def handle_and_node(self) -> tuple[str, str | None]:
         """What runs, and on which machine; for the spawner class to say."""
@@ -143,6 +174,10 @@ class GateMixin(Spawner):
     async def _give_back(self, gate: Gate) -> None:
         lease_id, why = self.lease_id, self._why_it_ended()
         try:
+            if not self._began_here and await gate.admission.state(lease_id) is LeaseState.BOOKED:
+                # A hub before this one was cut off in its start: the clock has it started again.
+                self.lease_id = ""
+                return
             await gate.admission.ending(lease_id, self.user.name, why)
             if await self.is_gone():
                 await gate.admission.release(lease_id, who=self.user.name, why=why)
@@ -150,7 +185,7 @@ class GateMixin(Spawner):
             # Nothing is lost: reconcile sees that nothing runs any more, and charges until it was last seen.
             self.log.warning("Lease %s is given back later by reconcile: %s", lease_id, error)
         # Here and not in `clear_state`, which `poll` calls as soon as a process is gone, before this hook.
-        self.lease_id, self.lease, self.chosen = "", None, None
+        self.lease_id, self.lease, self.chosen, self.policy = "", None, None, None
 
     def _why_it_ended(self) -> str:
         """A reason the clock or an operator wrote down before counts more than this one."""
@@ -175,6 +210,13 @@ class GateMixin(Spawner):
         super().load_state(state)
         self.lease_id = str(state.get("lease") or "")
 
+    def write_down(self) -> None:
+        """Keep the state now, and not only at the end of the start: a hub that is killed finds what it began."""
+        self.orm_spawner.state = self.get_state()
+        session = object_session(self.orm_spawner)
+        assert session is not None
+        session.commit()
+
     # -- small things -------------------------------------------------------------------------------------------------
 
     def _gate(self) -> Gate:
@@ -190,13 +232,26 @@ class GateMixin(Spawner):
         return await asyncio.get_running_loop().run_in_executor(None, work, *args)
 
 
+def facts_of(lease: Lease) -> dict[str, Any]:
+    """What something that runs says of its lease, so that a ledger that lost it can adopt it."""
+    return {
+        "person": lease.person,
+        "server": lease.server,
+        "pool": lease.pool,
+        "profile": lease.profile,
+        "amounts": dict(lease.amounts),
+        "ends_at": lease.ends_at,
+        "devices": list(lease.devices),
+    }
+
+
 def _no(decision: Decision, sentence: str, html: str) -> SpawnException:
     """403 for what waiting cannot cure, 409 with a time to try again for what it can."""
     match decision:
         case Refuse(code=code):
-            return _outcome(403, code.value, sentence, html)
+            return outcome(403, code.value, sentence, html)
         case Wait(code=code):
-            return _outcome(409, code.value, sentence, html)
+            return outcome(409, code.value, sentence, html)
         case Admit():
             raise AssertionError("an admitted ask has a lease")
 
@@ -204,14 +259,15 @@ def _no(decision: Decision, sentence: str, html: str) -> SpawnException:
 def _trouble(error: HubError, sentence: str, html: str) -> SpawnException:
     match error:
         case BadSelection():
-            return _outcome(400, "bad-selection", sentence, html)
+            return outcome(400, "bad-selection", sentence, html)
         case BadInput():
-            return _outcome(400, "bad-input", sentence, html)
+            return outcome(400, "bad-input", sentence, html)
         case _:
-            return _outcome(503, "database-away", sentence, html)
+            return outcome(503, "database-away", sentence, html)
 
 
-def _outcome(status: int, reason: str, sentence: str, html: str) -> SpawnException:
+def outcome(status: int, reason: str, sentence: str, html: str) -> SpawnException:
+    """A foreseen end of a start; `reason` is a code in ASCII."""
     error = SpawnException(sentence, reason=reason, message_html=html, status_code=status)
     # `message_html` alone reaches only some of the hub's pages.
     error.jupyterhub_message, error.jupyterhub_html_message = sentence, html

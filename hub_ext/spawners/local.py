@@ -20,7 +20,7 @@ from jupyterhub.utils import random_port
 from traitlets import Unicode, default
 
 from hub_ext.core.amounts import MIB, MILLI
-from hub_ext.spawners.gate import GateMixin
+from hub_ext.spawners.gate import GateMixin, facts_of
 from hub_ext.spawners.limits import Limits, entering
 from hub_ext.spawners.processes import LocalWorld, handle_of, labels, process_of
 
@@ -53,8 +53,7 @@ class GatedLocalSpawner(GateMixin, SimpleLocalProcessSpawner):
     async def mark_running(self) -> None:
         # Written down before anything else can fail: a hub that is killed now finds the process again.
         self.handle = handle_of(psutil.Process(self.pid))
-        self.orm_spawner.state = self.get_state()
-        self.db.commit()
+        self.write_down()
         await super().mark_running()
 
     def handle_and_node(self) -> tuple[str, str | None]:
@@ -108,17 +107,8 @@ class GatedLocalSpawner(GateMixin, SimpleLocalProcessSpawner):
             env["MEM_LIMIT"] = str(memory * MIB)
         if cpu := lease.amounts.get("cpu"):
             env["CPU_LIMIT"] = str(cpu / MILLI)
-        facts = {
-            "person": lease.person,
-            "server": lease.server,
-            "pool": lease.pool,
-            "profile": lease.profile,
-            "amounts": dict(lease.amounts),
-            "ends_at": lease.ends_at,
-            "devices": list(lease.devices),
-        }
         assert self.world is not None
-        return env | labels(Path(self.world.state), lease.id, facts)
+        return env | labels(Path(self.world.state), lease.id, facts_of(lease))
 
     def make_preexec_fn(self, name: str) -> Callable[[], None]:
         enter_home = super().make_preexec_fn(name)

@@ -100,6 +100,10 @@ class LocalWorld:
             for index, (_, _, running) in enumerate(sorted(processes, key=lambda one: one[:2]))
         ]
 
+    def ended(self) -> Mapping[str, str]:
+        """A process that is gone tells nothing."""
+        return {}
+
     def stop(self, running: Running) -> None:
         """End everything that carries the lease's label: politely first, then for good."""
         self.stop_lease(running.lease)

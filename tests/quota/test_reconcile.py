@@ -15,12 +15,14 @@ from hub_ext.quota.model import Ask, Lease, LeaseState
 from hub_ext.quota.ports import Running
 from hub_ext.quota.reconcile import (
     LOST_AFTER,
+    START_AGAIN_WITHIN,
     WATCH_GAP,
     Adopt,
     Instruction,
     Release,
     Seen,
     SetRunning,
+    StartAgain,
     StopRunning,
     reconcile,
 )
@@ -72,7 +74,12 @@ def a_lease(state: LeaseState = RUNNING, **more: Any) -> Lease:
 
 
 def process(
-    handle: str = "p", lease: str = "l1", *, main: bool = True, started_at: int = BOOKED_AT + 5, **labels: Any
+    handle: str = "p",
+    lease: str = "l1",
+    *,
+    main: bool = True,
+    started_at: int | None = BOOKED_AT + 5,
+    **labels: Any,
 ) -> Running:
     return Running(
         lease, handle, started_at, main, "n1", {"person": "ha", "server": "s", "pool": "univ", **labels}
@@ -122,7 +129,7 @@ class Hub:
                     self.ledger.adopt(
                         ask,
                         now,
-                        started_at=running.started_at,
+                        started_at=running.started_at or now,
                         ends_at=now + 60,
                         cost=10**6,
                         handle=running.handle,
@@ -130,6 +137,8 @@ class Hub:
                 )
             case Seen(lease):
                 self.put(replace(lease, seen_at=now))
+            case StartAgain(lease):
+                self.hub.start(lease.person, lease.server)
 
     def put(self, lease: Lease) -> None:
         self.leases[lease.id] = lease
@@ -147,7 +156,11 @@ TABLE = [
     ),
     pytest.param([a_lease(BOOKED, booked_at=NOW - LOST_AFTER + 1)], [], None, [], id="booked, not there for a second less: wait"),
     pytest.param([a_lease(BOOKED, booked_at=0)], [], SPAWNING, [], id="booked long ago, and the hub still starts it: wait"),
-    pytest.param([a_lease(BOOKED)], [], UNKNOWN, [("release", "l1", NOW, "start-lost")], id="booked, and the hub knows of no start: lost, uncharged"),
+    pytest.param([a_lease(BOOKED)], [], UNKNOWN, [("start", "l1", None, None)], id="booked, and the hub knows of no start: it was cut off, and is started again"),
+    pytest.param(
+        [a_lease(BOOKED, booked_at=NOW - START_AGAIN_WITHIN)], [], UNKNOWN, [("release", "l1", NOW, "start-lost")],
+        id="booked a quarter of an hour ago, and the hub knows of no start: lost, uncharged",
+    ),
     pytest.param([a_lease(BOOKED)], [process()], SPAWNING, [("run", "l1", BOOKED_AT + 5, "p")], id="booked and there: it runs since the process began"),
     pytest.param([a_lease(BOOKED)], [process()], None, [("run", "l1", BOOKED_AT + 5, "p")], id="booked and there, no hub to ask: it runs"),
     pytest.param(
@@ -228,6 +241,8 @@ def told(found: list[Instruction]) -> list[tuple[str, str, int | None, str | Non
                 result.append(("release", lease.id, at, why))
             case StopRunning(running):
                 result.append(("stop", running.handle, None, None))
+            case StartAgain(lease):
+                result.append(("start", lease.id, None, None))
             case Adopt(running):
                 result.append(("adopt", running.handle, None, None))
     return result
@@ -291,6 +306,12 @@ def _charges(hub: Hub) -> list[Any]:
     return [(hub.leases[charge.lease], charge.day, charge.units) for charge in hub.ledger.charges]
 
 
+def test_what_is_made_and_has_no_node_yet_is_waited_for() -> None:
+    hub = Hub([a_lease(BOOKED)], ObedientWorld([process(started_at=None)]), hub_that(SPAWNING))
+    assert hub.reconcile() == []
+    assert hub.leases["l1"].state is BOOKED
+
+
 def test_a_world_that_cannot_be_seen_is_not_an_empty_one() -> None:
     hub = Hub([a_lease()], WorldUnseen(), AnsweringHub({MINE: None}))
     with pytest.raises(HubError, match="cannot be seen"):
@@ -299,7 +320,7 @@ def test_a_world_that_cannot_be_seen_is_not_an_empty_one() -> None:
 
 
 def test_a_lost_start_is_not_charged_and_frees_everything() -> None:
-    hub = Hub([a_lease(BOOKED)], ObedientWorld(), AnsweringHub())
+    hub = Hub([a_lease(BOOKED, booked_at=NOW - START_AGAIN_WITHIN)], ObedientWorld(), AnsweringHub())
     hub.reconcile()
     assert hub.leases["l1"].reason == "start-lost"
     assert hub.ledger.sums == Sums()

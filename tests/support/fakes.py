@@ -40,10 +40,12 @@ class ObedientWorld:
     def __init__(self) -> None:
         self.processes: list[Running] = []
         self.stopped: list[str] = []
+        self.reasons: dict[str, str] = {}
+        """Why what a lease ran has ended, where the world tells."""
         self.when_looked_at: Callable[[], object] = lambda: None
         """What happens while somebody looks."""
 
-    def start(self, lease: str, started_at: int, **more: Any) -> Running:
+    def start(self, lease: str, started_at: int | None, **more: Any) -> Running:
         more = {"handle": f"process of {lease}", "node": "n1"} | more
         process = Running(lease, started_at=started_at, **more)
         self.processes.append(process)
@@ -60,6 +62,9 @@ class ObedientWorld:
     def running(self) -> list[Running]:
         self.when_looked_at()
         return list(self.processes)
+
+    def ended(self) -> Mapping[str, str]:
+        return dict(self.reasons)
 
     def stop(self, running: Running) -> None:
         self.stopped.append(running.lease)
@@ -101,6 +106,7 @@ class ObedientHub:
         self.known: dict[tuple[str, str], str | None] = {}
         self.leases: dict[tuple[str, str], str] = {}
         self.asked: list[tuple[str, str]] = []
+        self.started: list[tuple[str, str]] = []
         self.looks = 0
         self.when_asked: Callable[[], object] = lambda: None
         """What happens while it stops a server."""
@@ -117,6 +123,17 @@ class ObedientHub:
         del self.known[person, server]
         self.world.ended_by_the_hub(self.leases[person, server])
         return True
+
+    def start(self, person: str, server: str) -> None:
+        self.started.append((person, server))
+
+
+class RefusingHub(ObedientHub):
+    """Starts nothing that it is asked to."""
+
+    def start(self, person: str, server: str) -> None:
+        self.started.append((person, server))
+        raise HubAway("the hub answered 403")
 
 
 class SilentHub(ObedientHub):

@@ -50,6 +50,9 @@ class AnsweringHub:
     def stop(self, person: str, server: str) -> bool:
         return self.servers.pop((person, server), "none") != "none"
 
+    def start(self, person: str, server: str) -> None:
+        self.servers[person, server] = "spawn"
+
 
 class SilentHub(AnsweringHub):
     """Does not answer."""

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from hub_ext.desk.clockwork import MOST_TRIES, START_AGAIN_AFTER
 from hub_ext.quota.ledger import EntryKind
 from hub_ext.quota.model import LeaseState
 from tests.services.desk.centre import GPU_SECOND, HOUR, MINUTE, START, Centre
-from tests.support.fakes import LazyHub, ObedientWorld, SilentHub, UndyingWorld, UnseenWorld
+from tests.support.fakes import LazyHub, ObedientWorld, RefusingHub, SilentHub, UndyingWorld, UnseenWorld
 
 BOOKED, RUNNING, ENDING, RELEASED = (
     LeaseState.BOOKED,
@@ -43,8 +44,8 @@ ROWS = {
     "booked, nothing runs, and the hub is silent: it is waited for": Row(
         BOOKED, False, "silent", [BOOKED, BOOKED], False
     ),
-    "booked, nothing runs, and the hub knows nothing of it: the start was lost": Row(
-        BOOKED, False, "knows nothing", [RELEASED], False, "start-lost"
+    "booked, nothing runs, and the hub knows nothing of it: it is to be started again": Row(
+        BOOKED, False, "knows nothing", [BOOKED, BOOKED], False
     ),
     "booked and it runs: it runs since the process began": Row(
         BOOKED, True, "knows", [RUNNING, RUNNING], True
@@ -146,6 +147,70 @@ def labels(**changes: Any) -> dict[str, Any]:
         "devices": ["GPU-1"],
     }
     return {name: value for name, value in (plain | changes).items() if value is not ...}
+
+
+# -- starts that a hub was cut off in -----------------------------------------------------------------------------------
+
+
+def cut_off(centre: Centre) -> None:
+    centre.book()
+    centre.forget("l1")
+
+
+def test_a_start_that_a_hub_was_cut_off_in_is_started_again_by_the_hub(centre: Centre) -> None:
+    cut_off(centre)
+    centre.tick()
+    assert centre.hub.started == [], "a hub that lives and gave up writes that down first"
+    centre.tick(START_AGAIN_AFTER)
+    assert centre.hub.started == [("student", "l1")]
+    # What the hub then does: the new start takes over what was booked.
+    centre.book("l2", server="l1")
+    centre.tick(START_AGAIN_AFTER)
+    assert [(lease.id, lease.state, lease.reason) for lease in centre.leases()] == [
+        ("l1", RELEASED, "taken-over"),
+        ("l2", BOOKED, None),
+    ]
+    assert centre.hub.started == [("student", "l1")]
+
+
+def test_a_start_that_the_hub_gave_up_meanwhile_is_not_started_again(centre: Centre) -> None:
+    cut_off(centre)
+    centre.tick()
+    centre.admission.release_now("l1", "student", "start-failed")
+    centre.tick(START_AGAIN_AFTER)
+    assert centre.hub.started == []
+
+
+def test_a_start_that_the_hub_does_not_take_again_is_given_up_and_was_free(centre: Centre) -> None:
+    cut_off(centre)
+    centre.clockwork.servers = hub = RefusingHub(centre.world)
+    centre.tick()
+    for _ in range(MOST_TRIES):
+        assert centre.lease().state is BOOKED
+        centre.tick(START_AGAIN_AFTER)
+    assert (centre.lease().state, centre.lease().reason) == (RELEASED, "start-lost")
+    assert hub.started == [("student", "l1")] * MOST_TRIES
+    assert centre.seconds_charged() == 0
+
+
+def test_a_cluster_that_knows_why_a_server_ended_is_believed(centre: Centre) -> None:
+    centre.start()
+    centre.world.kill("l1")
+    centre.world.reasons["l1"] = "out-of-memory"
+    centre.tick(10)
+    centre.tick(1)
+    assert (centre.lease().state, centre.lease().reason) == (RELEASED, "out-of-memory")
+
+
+def test_a_pod_without_a_node_is_waited_for_and_costs_nothing(centre: Centre) -> None:
+    centre.book()
+    pod = centre.world.start("l1", None, node=None)
+    centre.tick(60)
+    assert centre.lease().state is BOOKED
+    centre.world.kill("l1")
+    centre.world.start("l1", START + 61, handle=pod.handle)
+    centre.tick(60)
+    assert (centre.lease().state, centre.lease().started_at) == (RUNNING, START + 61)
 
 
 # -- starts -----------------------------------------------------------------------------------------------------------

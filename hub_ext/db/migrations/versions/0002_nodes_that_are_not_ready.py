@@ -1,0 +1,14 @@
+"""Nodes that are there and take nothing new for the moment."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.add_column("nodes", sa.Column("ready", sa.Boolean(), nullable=False, server_default=sa.true()))
+

@@ -1,0 +1,127 @@
+"""The profiles as KubeSpawner's `profile_list`, also for a site that keeps plain KubeSpawner.
+
+Each entry states every trait that any other could have set: KubeSpawner merges overrides into one spawner object, so
+that what an entry leaves out would be left over from the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hub_ext.core.amounts import MIB, MILLI, Amounts, is_gpu
+from hub_ext.language import DEFAULT
+from hub_ext.profiles.model import Choice, Option, Profile
+
+SHARED_MEMORY = "shared-memory"
+"""The volume at /dev/shm."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """Where pods of one GPU class run."""
+
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: Sequence[Mapping[str, Any]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PodRules:
+    """What a site says about its pods.
+
+    `gpu_resources` gives the Kubernetes resource of each GPU class; `requests` replace what pods ask of Kubernetes
+    for the resources it names (CPU and memory in base units), whatever they show.
+    """
+
+    image: str
+    gpu_resources: Mapping[str, str] = field(default_factory=dict)
+    gpu_nodes: Mapping[str, Nodes] = field(default_factory=dict)
+    tolerations: Sequence[Mapping[str, Any]] = ()
+    requests: Amounts = field(default_factory=dict)
+
+
+def profile_list(profiles: Iterable[Profile], rules: PodRules) -> list[dict[str, Any]]:
+    """`c.KubeSpawner.profile_list`; titles in English, KubeSpawner's form has one language."""
+    return [_entry(profile, rules) for profile in profiles]
+
+
+def _entry(profile: Profile, rules: PodRules) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "slug": profile.slug,
+        "display_name": profile.title[DEFAULT],
+        "description": profile.description.get(DEFAULT, ""),
+        "kubespawner_override": {
+            "image": profile.image or rules.image,
+            **_sizes(profile.amounts, rules),
+            **_gpus(profile.amounts, rules),
+            "environment": dict(profile.environment),
+        },
+    }
+    if profile.options:
+        entry["profile_options"] = {
+            option.name: _option(option, profile, rules) for option in profile.options
+        }
+    return entry
+
+
+def _option(option: Option, profile: Profile, rules: PodRules) -> dict[str, Any]:
+    return {
+        "display_name": option.title[DEFAULT],
+        "choices": {choice.name: _choice(choice, profile, rules) for choice in option.choices},
+    }
+
+
+def _choice(choice: Choice, profile: Profile, rules: PodRules) -> dict[str, Any]:
+    override: dict[str, Any] = _sizes(choice.amounts, rules)
+    if any(is_gpu(resource) for resource in choice.amounts):
+        override |= _gpus({**profile.amounts, **choice.amounts}, rules)
+    if choice.environment:
+        override["environment"] = dict(choice.environment)
+    entry: dict[str, Any] = {"display_name": choice.title[DEFAULT], "kubespawner_override": override}
+    if choice.default:
+        entry["default"] = True
+    return entry
+
+
+def _sizes(amounts: Amounts, rules: PodRules) -> dict[str, Any]:
+    sizes: dict[str, Any] = {}
+    if cpu := amounts.get("cpu"):
+        sizes |= {"cpu_limit": cpu / MILLI, "cpu_guarantee": min(cpu, rules.requests.get("cpu", cpu)) / MILLI}
+    if memory := amounts.get("memory"):
+        asked = min(memory, rules.requests.get("memory", memory))
+        sizes |= {
+            "mem_limit": memory * MIB,
+            "mem_guarantee": asked * MIB,
+            # Kubernetes' own 64 MiB are too little for CUDA, NCCL and data loaders. What is used counts as memory.
+            "volumes": {
+                SHARED_MEMORY: {
+                    "name": SHARED_MEMORY,
+                    "emptyDir": {"medium": "Memory", "sizeLimit": f"{memory // 2}Mi"},
+                }
+            },
+            "volume_mounts": {SHARED_MEMORY: {"name": SHARED_MEMORY, "mountPath": "/dev/shm"}},
+        }
+    return sizes
+
+
+def _gpus(amounts: Amounts, rules: PodRules) -> dict[str, Any]:
+    """The devices, and where they are. None takes out what another profile put in."""
+    counts: dict[str, str | None] = dict.fromkeys(rules.gpu_resources.values())
+    selector: dict[str, str | None] = {
+        key: None for nodes in rules.gpu_nodes.values() for key in nodes.node_selector
+    }
+    tolerations = list(rules.tolerations)
+    for resource, amount in amounts.items():
+        name = resource.removeprefix("gpu.")
+        if is_gpu(resource) and amount:
+            counts[rules.gpu_resources[name]] = str(-(-amount // MILLI))
+            nodes = rules.gpu_nodes.get(name, Nodes())
+            selector |= nodes.node_selector
+            tolerations += [toleration for toleration in nodes.tolerations if toleration not in tolerations]
+    return {
+        "extra_resource_limits": counts,
+        "extra_resource_guarantees": dict(counts),
+        "node_selector": selector,
+        "tolerations": tolerations,
+    }
