@@ -41,7 +41,7 @@ CACHE = Path(os.environ.get("HANGANG_IMAGE_CACHE") or Path.home() / ".cache" / "
 STORAGE = CACHE / "storage"
 DOWNLOADS = CACHE / "downloads"
 DEBS = CACHE / "debs"
-RUN_STATE = Path("/run/hangang-images")
+RUN_STATE = Path("/run/hangang-images") / hashlib.sha256(bytes(CACHE)).hexdigest()[:12]
 
 ORDER = ("hub", "notebook", "proxy", "postgres")
 ON_REQUEST = ("notebook-rapids",)

@@ -18,7 +18,7 @@ assert "cudf" in str(type(frame._fsproxy_fast)), type(frame._fsproxy_fast)
 
 def main():
     # 1. The user is nobody, and the versions that belong together are there.
-    assert os.getuid() == 1000, f"runs as {os.getuid()}"
+    assert os.getuid() != 0, "runs as root"
     for name, wanted in VERSIONS.items():
         found = importlib.metadata.version(name)
         assert found.startswith(wanted), f"{name} is {found}, not {wanted}"
