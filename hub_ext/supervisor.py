@@ -183,8 +183,11 @@ class Supervisor:
         node = self.factory.node(documents.policy)
         people = ", ".join(documents.identity.people)
         self.tell(f"\nHangang Hub is ready:  http://127.0.0.1:{self.settings.port}\n")
-        self.tell(f"  Sign in as   {people}")
-        self.tell(f"  Password     {secrets.demo_password}")
+        if self.settings.oidc is None:
+            self.tell(f"  Sign in as   {people}")
+            self.tell(f"  Password     {secrets.demo_password}")
+        else:
+            self.tell(f"  Sign in      through {self.settings.oidc.issuer}")
         self.tell(f"  State, logs  {self.state}\n")
         if node.simulated:
             self.tell("  GPUs here are simulated: decisions are real, the devices are not.")

@@ -49,7 +49,7 @@ from hub_ext.language import Speaker
 
 ALWAYS_ASKED: Final = ("openid", "profile", "email")
 OFFLINE: Final = "offline_access"
-SHARED_SECONDS: Final[Seconds] = 5
+SHARED_SECONDS: Final[Seconds] = 2
 """Requests that come at once ask the provider once: many hand out each refresh token for one use only."""
 CLOCKS_APART: Final[Seconds] = 60
 GONE: Final = frozenset(

@@ -64,6 +64,8 @@ class PageSettings:
     simulated: bool = False
     embedded: bool = False
     demo_people: Sequence[DemoPerson] = ()
+    provider: Words = field(default_factory=dict)
+    """What the button on the sign-in page calls the identity provider."""
     person_line: Callable[[str], PersonLine | None] = lambda name: None
     server_line: Callable[[Any, Language], str] = lambda spawner, language: ""
 
@@ -127,6 +129,7 @@ class PageVars:
         self.simulated = settings.simulated
         self.embedded = settings.embedded
         self.demo_people = settings.demo_people
+        self.provider = settings.provider
         self.version = static_version()
         self._settings = settings
 
