@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 import jwt
 from oauthenticator.generic import GenericOAuthenticator
 from tornado.httpclient import AsyncHTTPClient, HTTPClientError
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.web import HTTPError
 from traitlets import Any as AnyTrait
 from traitlets import Bool, Instance, Integer, Unicode, default
@@ -139,7 +140,8 @@ class OidcAuthenticator(GenericOAuthenticator):
 
     @default("http_client")
     def _default_http_client(self) -> AsyncHTTPClient:
-        return AsyncHTTPClient(force_instance=True, max_body_size=LARGEST_ANSWER)
+        # Tornado's own, also where pycurl is installed: that one cannot be told how large an answer may be.
+        return SimpleAsyncHTTPClient(force_instance=True, max_body_size=LARGEST_ANSWER)
 
     # -- the provider ---------------------------------------------------------------------------------------------------
 

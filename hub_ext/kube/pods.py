@@ -34,7 +34,7 @@ NOTEBOOK: Final = "notebook"
 
 
 class End(StrEnum):
-    """Why what a pod ran is over; the ledger keeps it as the reason of the release (`hub_ext.quota.codes.Ended`)."""
+    """Why what a pod ran, or its start, is over; the ledger keeps it as the reason of the release (`hub_ext.quota.codes.Ended`)."""
 
     OUT_OF_MEMORY = "out-of-memory"
     EVICTED = "evicted"
@@ -43,6 +43,11 @@ class End(StrEnum):
     DELETED = "deleted"
     CRASHED = "crashed"
     EXITED = "exited"
+    DIED = "died"
+    START_FAILED = "start-failed"
+    IMAGE_MISSING = "image-missing"
+    NO_ROOM = "no-room"
+    CLUSTER_AWAY = "cluster-away"
 
 
 class Waiting(StrEnum):

@@ -28,6 +28,8 @@ from hub_ext.core.clock import HOUR, MINUTE, Instant, Seconds, at
 
 SERVER: Final = "server"
 KINDS: Final = (SERVER, "dask-scheduler", "dask-worker")
+START_AGAIN_WITHIN: Final[Seconds] = 15 * MINUTE
+"""Whoever waited longer for a start that was cut off has given it up."""
 COUNTED_KINDS: Final[Mapping[str, str]] = {SERVER: "servers", "dask-worker": "dask-workers"}
 """The person caps that count leases of a kind, beside those that sum resources."""
 

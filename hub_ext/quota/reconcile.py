@@ -22,12 +22,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hub_ext.core.clock import MINUTE, Instant
-from hub_ext.quota.model import SERVER, Lease, LeaseState
+from hub_ext.quota.model import SERVER, START_AGAIN_WITHIN, Lease, LeaseState
 from hub_ext.quota.ports import Running
 
 LOST_AFTER = 5 * MINUTE
-START_AGAIN_WITHIN = 15 * MINUTE
-"""Whoever waited longer for a start that was cut off has given it up."""
 WATCH_GAP = 60
 """A lease not seen for longer than this was not watched: it is charged until it was last seen alive."""
 

@@ -70,6 +70,8 @@ class GateMixin(Spawner):
     _stop_ordered = False
     _began_here = False
     """Whether it was this hub that booked the lease, and not one before its restart."""
+    _undecided = False
+    """Whether a hub before this one was cut off after the click and before the decision."""
 
     # -- in: the form and REST ----------------------------------------------------------------------------------
 
@@ -166,6 +168,8 @@ class GateMixin(Spawner):
         try:
             if self.gate is not None and self.lease_id:
                 await self._give_back(self._gate())
+            elif self.gate is not None and self._undecided:
+                await self._book_what_was_asked()
         finally:
             hook = super().run_post_stop_hook()
             if isinstance(hook, Awaitable):
@@ -185,6 +189,17 @@ class GateMixin(Spawner):
             # Nothing is lost: reconcile sees that nothing runs any more, and charges until it was last seen.
             self.log.warning("Lease %s is given back later by reconcile: %s", lease_id, error)
         # Here and not in `clear_state`, which `poll` calls as soon as a process is gone, before this hook.
+        self.lease_id, self.lease, self.chosen, self.policy = "", None, None, None
+
+    async def _book_what_was_asked(self) -> None:
+        """Decide now, so that nobody has to click again: the clock starts what is booked."""
+        self._undecided = False
+        try:
+            await self.admit(await self.choose())
+        except SpawnException as error:
+            self.log.info(
+                "%s asked for a server before the restart and does not get it: %s", self._log_name, error
+            )
         self.lease_id, self.lease, self.chosen, self.policy = "", None, None, None
 
     def _why_it_ended(self) -> str:

@@ -20,12 +20,14 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from jupyterhub.spawner import SpawnException
+from jupyterhub.utils import utcnow
 from kubernetes_asyncio.client import ApiException
 from kubespawner import KubeSpawner
 from kubespawner.slugs import safe_slug
 
 from hub_ext.core.clock import Seconds
 from hub_ext.kube.pods import (
+    End,
     Pod,
     Wait,
     Waiting,
@@ -39,7 +41,7 @@ from hub_ext.kube.pods import (
     why_waiting,
 )
 from hub_ext.kube.watch import EventWatch, PodWatch
-from hub_ext.quota.codes import Ended
+from hub_ext.quota.model import START_AGAIN_WITHIN
 from hub_ext.spawners.gate import GateMixin, facts_of, outcome
 from hub_ext.spawners.manifests import annotations_of, complaints, labels_of
 
@@ -62,7 +64,7 @@ ANSWER_LOOKS: Final = (0.02, 0.25)
 class GatedKubeSpawner(GateMixin, KubeSpawner):
     """A pod per server, started only with a lease."""
 
-    _why_over: Ended | None = None
+    _why_over: End | None = None
     """What ended the server or its start, where the cluster told."""
     patience: ClassVar[Mapping[Waiting, Seconds]] = PATIENCE
 
@@ -127,7 +129,7 @@ class GatedKubeSpawner(GateMixin, KubeSpawner):
         )
         if found:
             self.log.error("The pod of %s goes beyond its lease: %s", self._log_name, "; ".join(found))
-            raise self._given_up(Ended.START_FAILED)
+            raise self._given_up(End.START_FAILED)
         if not await self._created(pod, request_timeout):
             return False
         # A pod that needs something else made first (a secret, a service) cannot be waited for here.
@@ -208,9 +210,9 @@ class GatedKubeSpawner(GateMixin, KubeSpawner):
                 if answers(pod):
                     return
                 if is_over(pod):
-                    raise self._given_up(why_ended(pod) or Ended.START_FAILED)
+                    raise self._given_up(why_ended(pod) or End.START_FAILED)
             elif self._gone_pod() is not None:
-                raise self._given_up(why_ended(self._gone_pod(), gone=True) or Ended.DELETED)
+                raise self._given_up(why_ended(self._gone_pod(), gone=True) or End.DELETED)
             wait = self._wait(pod)
             if wait.what is not trouble:
                 trouble, since = wait.what, loop.time()
@@ -238,11 +240,11 @@ class GatedKubeSpawner(GateMixin, KubeSpawner):
             writer.close()
             return
 
-    def _given_up(self, why: str) -> SpawnException:
+    def _given_up(self, why: End) -> SpawnException:
         """In the person's words; JupyterHub does not count it as a failure of the hub."""
         words = self._gate().words
-        self._why_over = Ended(why) if why in set(Ended) else Ended.START_FAILED
-        status = 409 if self._why_over is Ended.NO_ROOM else 503
+        self._why_over = why
+        status = 409 if self._why_over is End.NO_ROOM else 503
         return outcome(status, self._why_over.value, *words.ended(self._why_over, words.language(self)))
 
     # -- how it is seen ---------------------------------------------------------------------------------------------
@@ -322,23 +324,31 @@ class GatedKubeSpawner(GateMixin, KubeSpawner):
             status = await super().poll()
             return status
         watch = await self._start_watching_pods()
+        # The check of all servers after a restart of the hub.
+        checking = bool(getattr(self, "_check_pending", False))
         if not watch.in_sight:
-            # After a restart of the hub nothing is concluded before the world was seen once.
-            if not getattr(self, "_check_pending", False):
+            # Nothing is concluded before the world was seen once.
+            if not checking:
                 return None
             await watch.seen()
         pod = watch.pods.get(self._key)
         if pod is None:
+            self._undecided = checking and not self.lease_id and self._asked_lately()
             if not self._stop_ordered and (gone := self._gone_pod()) is not None:
-                self._why_over = Ended(why_ended(gone, gone=True) or Ended.DELETED)
+                self._why_over = why_ended(gone, gone=True)
             return 1
         if is_over(pod):
-            self._why_over = Ended(why_ended(pod) or Ended.DIED)
+            self._why_over = why_ended(pod)
             if self.delete_stopped_pods:
                 await KubeSpawner.stop(self, True)
             return exit_code(pod)
         status = await super().poll()
         return status
+
+    def _asked_lately(self) -> bool:
+        """Whether the start that is written down is so young that somebody still waits for it."""
+        started = self.orm_spawner.started
+        return started is not None and (utcnow(with_tz=False) - started).total_seconds() < START_AGAIN_WITHIN
 
     def _why_it_ended(self) -> str:
         if self._why_over is not None and not self._stop_ordered:
@@ -387,18 +397,18 @@ _PROGRESS: Final[Mapping[Waiting, int]] = {
 }
 
 
-def _outcome_of(wait: Wait) -> Ended:
+def _outcome_of(wait: Wait) -> End:
     match wait.what:
         case Waiting.NODE:
-            return Ended.NO_ROOM
+            return End.NO_ROOM
         case Waiting.IMAGE_MISSING | Waiting.IMAGE:
-            return Ended.IMAGE_MISSING
+            return End.IMAGE_MISSING
         case _:
-            return Ended.START_FAILED
+            return End.START_FAILED
 
 
-def _refusal(error: Exception) -> Ended:
+def _refusal(error: Exception) -> End:
     """A pod that the API server refuses as such is a fault of the site; anything else is the cluster's absence."""
     if isinstance(error, ApiException) and 400 <= (error.status or 0) < 500 and error.status != 429:
-        return Ended.START_FAILED
-    return Ended.CLUSTER_AWAY
+        return End.START_FAILED
+    return End.CLUSTER_AWAY

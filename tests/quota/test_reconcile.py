@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 
 from hub_ext.core.errors import HubError
 from hub_ext.quota.ledger import Ledger, refold
-from hub_ext.quota.model import Ask, Lease, LeaseState
+from hub_ext.quota.model import START_AGAIN_WITHIN, Ask, Lease, LeaseState
 from hub_ext.quota.ports import Running
 from hub_ext.quota.reconcile import (
     LOST_AFTER,
-    START_AGAIN_WITHIN,
     WATCH_GAP,
     Adopt,
     Instruction,

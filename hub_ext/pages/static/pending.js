@@ -8,7 +8,11 @@ window.require(["jquery", "jhapi"], function ($, JHAPI) {
   const bar = document.getElementById("progress-bar");
   const log = document.getElementById("progress-log");
   const QUIET = 15000;
+  // A hub that was killed in a start has it started again by itself: so long a server may be missing.
+  const MISSING = 40000;
   let heard = Date.now();
+  let missing = 0;
+  let away = false;
   let over = false;
 
   function step(event) {
@@ -48,19 +52,46 @@ window.require(["jquery", "jhapi"], function ($, JHAPI) {
     }
   };
 
-  async function look() {
+  // Whether JupyterHub would say on this very address why the start failed.
+  async function failed() {
+    const answer = await fetch(window.location.href, { redirect: "manual", cache: "no-store" });
+    return answer.type !== "opaqueredirect" && !answer.ok;
+  }
+
+  async function found(server) {
+    if (server?.ready) {
+      window.location.reload();
+    } else if (server) {
+      // The start goes on: its steps come from the hub that runs now, and from no stream that was cut off.
+      if (missing || away) {
+        window.location.reload();
+      }
+      heard = Date.now();
+    } else if (await failed()) {
+      window.location.reload();
+    } else {
+      missing = missing || Date.now();
+      message.textContent = words.lost;
+      if (Date.now() - missing > MISSING) {
+        window.location.reload();
+      }
+    }
+  }
+
+  function look() {
     if (over || Date.now() - heard < QUIET) {
       return;
     }
-    try {
-      const answer = await fetch(window.location.href, { redirect: "manual", cache: "no-store" });
-      heard = Date.now();
-      if (answer.type === "opaqueredirect" || !(await answer.text()).includes('id="hg-pending"')) {
-        window.location.reload();
-      }
-    } catch {
-      message.textContent = words.lost; // the hub itself is away: go on looking
-    }
+    new JHAPI(window.jhdata.base_url).get_user(window.jhdata.user, {
+      success: (user) => found(user.servers[panel.dataset.server]).catch(lost),
+      error: lost,
+    });
+  }
+
+  // The hub itself is away: go on looking.
+  function lost() {
+    away = true;
+    message.textContent = words.lost;
   }
   setInterval(look, 5000);
 
