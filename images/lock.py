@@ -39,7 +39,7 @@ class Lock:
 # In the order of resolving. A notebook image holds what RAPIDS allows, so that a notebook moves between the two
 # unchanged.
 LOCKS = (
-    Lock("hub", ("pyproject.toml",), "requirements/hub.txt"),
+    Lock("hub", ("pyproject.toml", "images/hub/requirements.in"), "requirements/hub.txt"),
     Lock("node", ("images/node/requirements.in",), "requirements/hub.txt"),
     Lock("notebook-rapids", ("images/notebook/requirements.in", "images/notebook-rapids/requirements.in")),
     Lock("notebook", ("images/notebook/requirements.in",), "images/notebook-rapids/requirements.txt"),
