@@ -93,9 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--memory", default="2Ti")
     one.add_argument("--pods", type=int, default=250)
     one.add_argument("--label", action="append", default=[], metavar="NAME=VALUE")
-    command(
-        "remove-nodes", "remove all pretended nodes and their pods", lambda _: print(nodes.remove_nodes())
+    one = command(
+        "remove-nodes",
+        "remove pretended nodes and their pods",
+        lambda given: print(nodes.remove_nodes(given.names)),
     )
+    one.add_argument("names", nargs="*", metavar="NAME", help="all of them where none is named")
     one = command(
         "pretended-pods",
         "how pods on pretended nodes behave from now on",

@@ -387,6 +387,9 @@ def _names() -> Component:
         ttl 5
     }}
     cache 5
+    template ANY ANY {{
+        rcode NXDOMAIN
+    }}
 }}
 """
     return Component(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -199,9 +199,14 @@ def add_nodes(number: int, kind: Pretended) -> list[str]:
     return names
 
 
-def remove_nodes() -> int:
-    """Remove all pretended nodes and the pods on them; how many there were. Raises OSError, api.Refused."""
+def remove_nodes(chosen: Sequence[str] = ()) -> int:
+    """Remove these pretended nodes (where none is named, all) and the pods on them; how many there were.
+
+    Raises OSError, api.Refused.
+    """
     names = {node["metadata"]["name"] for node in _pretended()}
+    if chosen:
+        names &= set(chosen)
     if names:
         for pod in api.ask("GET", "/api/v1/pods")["items"]:
             if pod["spec"].get("nodeName") in names:

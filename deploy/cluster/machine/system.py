@@ -22,6 +22,13 @@ BEFORE = STATE / "before.json"
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 PODS_GROUP = "kubepods"
 TABLE = "hangang-cluster"
+# The kernel takes it as one change, however often it is told.
+FENCE = f"""
+add table inet {TABLE}
+add chain inet {TABLE} forward {{ type filter hook forward priority 0; policy accept; }}
+flush chain inet {TABLE} forward
+add rule inet {TABLE} forward iifname {BRIDGE} oifname != {BRIDGE} reject
+"""
 # Settings of the kernel that the kubelet, or the network of the pods, sets.
 KERNEL = (
     "net/ipv4/ip_forward",
@@ -86,18 +93,7 @@ def make_network() -> None:
     _run("ip", "link", "set", BRIDGE, "up")
     _run("ip", "route", "replace", "unreachable", PRETENDED_PODS)
     # Whatever pods send elsewhere than to each other and to the machine is refused at once.
-    _run("nft", "add", "table", "inet", TABLE)
-    _run(
-        "nft",
-        "add",
-        "chain",
-        "inet",
-        TABLE,
-        "forward",
-        "{ type filter hook forward priority 0; policy accept; }",
-    )
-    _run("nft", "flush", "chain", "inet", TABLE, "forward")
-    _run("nft", "add", "rule", "inet", TABLE, "forward", "iifname", BRIDGE, "oifname", "!=", BRIDGE, "reject")
+    _run("nft", "--file", "-", given=FENCE)
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
 
 
@@ -205,8 +201,8 @@ def _remove_empty(folder: Path) -> None:
         folder.rmdir()
 
 
-def _run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
+def _run(*command: str, given: str = "") -> None:
+    done = subprocess.run(command, input=given, capture_output=True, text=True)
     if done.returncode:
         raise Problem(f"{' '.join(command)}: {done.stderr.strip()}")
 
