@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -16,6 +16,7 @@ from hub_ext import notebook
 from hub_ext.auth.authenticator import DemoAuthenticator
 from hub_ext.auth.oidc import OidcAuthenticator
 from hub_ext.auth.provider import ProviderAway, discover
+from hub_ext.auth.site import writing_down
 from hub_ext.core.errors import BadInput, HubError
 from hub_ext.core.people import Person
 from hub_ext.factory import Documents, Factory, pod_rules
@@ -98,6 +99,24 @@ def extend(c: Any, settings: Settings) -> None:
         sys.exit(f"The hub does not start.\n{error}")
     _decides_alone(c)
     _pods(c, settings, factory, rules, simulated=settings.simulated_node is not None)
+    _write_down_people(c, factory)
+
+
+def _write_down_people(c: Any, factory: Factory) -> None:
+    """Beside the site's sign-in: the quota knows whoever came in through it."""
+
+    async def write_down(person: Person) -> None:
+        await factory.admission.in_thread(factory.admission.put_person, person)
+
+    def pools_in_force() -> Collection[str]:
+        with factory.store.reading() as txn:
+            return txn.policy.pools
+
+    async def pools() -> Collection[str]:
+        return await factory.admission.in_thread(pools_in_force)
+
+    before = c.Authenticator.get("post_auth_hook")
+    c.Authenticator.post_auth_hook = writing_down(factory.documents.identity, pools, write_down, before)
 
 
 def _hub(c: Any, settings: Settings, factory: Factory) -> None:
