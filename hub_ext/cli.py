@@ -137,13 +137,15 @@ def whois(claims: str, as_json: bool) -> None:
 
 
 def _claims_in(file: str) -> object:
-    """Exit 2 for what is no JSON: the question cannot be understood."""
-    raw = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+    """Exit 2 for what cannot be read or is no JSON: the question cannot be understood."""
+    named = "Standard input" if file == "-" else file
     try:
-        return json.loads(raw)
+        return json.loads(sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes())
+    except OSError as error:
+        click.echo(f"{named} cannot be read: {error.strerror or error}.", err=True)
     except (ValueError, RecursionError) as error:
-        click.echo(f"{'Standard input' if file == '-' else file} is no JSON: {error}", err=True)
-        sys.exit(CANNOT_UNDERSTAND)
+        click.echo(f"{named} is no JSON: {error}", err=True)
+    sys.exit(CANNOT_UNDERSTAND)
 
 
 def known_json(found: Known | NotKnown) -> dict[str, Any]:
