@@ -8,6 +8,8 @@ from functools import cached_property
 from hashlib import sha256
 from typing import TypeVar
 
+import structlog
+
 from hub_ext.auth.claims import Identity
 from hub_ext.auth.document import load_identity
 from hub_ext.auth.roles import ROLES
@@ -30,6 +32,8 @@ from hub_ext.spawners.cluster import Cluster
 from hub_ext.spawners.inventory import this_machine
 from hub_ext.spawners.limits import Limits, find_limits
 from hub_ext.spawners.processes import LocalWorld
+
+log = structlog.get_logger("hub_ext.clock")
 
 DocumentT = TypeVar("DocumentT")
 
@@ -72,6 +76,7 @@ class Factory:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self._strangers: set[str] = set()
 
     @cached_property
     def secrets(self) -> Secrets:
@@ -142,12 +147,21 @@ class Factory:
         return Clockwork(self.admission, self.world, self.servers(), reload=watcher.reload)
 
     def count_nodes(self) -> None:
-        """Write down which nodes the cluster has. Raises ClusterUnseen, and leaves what was known."""
+        """Write down which nodes the cluster has. Raises ClusterUnseen, and leaves what was known.
+
+        Tells of pods among people's that the hub did not make.
+        """
         with self.admission.store.reading() as txn:
             policy, known = txn.policy, txn.nodes()
         found = self.cluster.nodes(policy)
         if known != tuple(found):
             self.admission.put_nodes(found)
+        strangers = set(self.cluster.strangers())
+        for pod in sorted(strangers - self._strangers):
+            log.warning(
+                "a pod that the hub did not make runs among people's, and takes room on its node", pod=pod
+            )
+        self._strangers = strangers
 
     def put_in_force(self, documents: Documents, *, who: str) -> None:
         """Make these documents the ones in force: policy, people and this machine's sizes."""

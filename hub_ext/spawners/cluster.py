@@ -18,7 +18,17 @@ from kubespawner.clients import load_config, shared_client
 from hub_ext.core.amounts import Amounts
 from hub_ext.core.errors import HubError
 from hub_ext.kube.nodes import machines
-from hub_ext.kube.pods import Pod, bound_at, facts_of, handle_of, is_over, lease_of, node_of, why_ended
+from hub_ext.kube.pods import (
+    Pod,
+    bound_at,
+    facts_of,
+    handle_of,
+    is_over,
+    key_of,
+    lease_of,
+    node_of,
+    why_ended,
+)
 from hub_ext.kube.watch import NodeWatch, PodWatch, Watch
 from hub_ext.quota.model import Node, Policy
 from hub_ext.quota.ports import Running
@@ -68,6 +78,13 @@ class Cluster:
         reasons = {lease_of(pod): why_ended(pod, gone=True) for pod in gone}
         reasons |= {lease_of(pod): why_ended(pod) for pod in over}
         return {lease: why.value for lease, why in reasons.items() if lease and why is not None}
+
+    def strangers(self) -> list[str]:
+        """Pods among people's that carry no lease: they take room on their node, and are not ours to end."""
+        pods = self._seen(self._pod_watch())
+        return sorted(
+            key_of(pod) for pod in pods if self._is_ours(pod) and not lease_of(pod) and not is_over(pod)
+        )
 
     def stop(self, running: Running) -> None:
         """Have the very pod deleted; it is gone when the watch tells so."""

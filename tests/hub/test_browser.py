@@ -10,9 +10,9 @@ from playwright.sync_api import Browser, Page, expect
 
 from tests.support.browser import chromium, needs_chromium, screenshot_path
 from tests.support.hub import PASSWORD, EmbeddedHub, wait_for
+from tests.support.story import run_notebook_in
 
 pytestmark = [pytest.mark.browser, needs_chromium]
-NOTEBOOK = "sample_notebooks/mobility/bike_demand.ipynb"
 
 
 @pytest.fixture(scope="module")
@@ -67,45 +67,13 @@ def test_a_student_signs_in_starts_a_slice_runs_the_notebook_and_stops(
     (lease,) = hub.leases()
     assert lease["profile"] == "h200-slice"
 
-    page.goto(f"{hub.url}/user/student/lab/tree/{NOTEBOOK}")
-    page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-    # Before it has a kernel, "Run All Cells" asks for one.
-    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
-    assert page.get_by_text("Jupyter news").count() == 0
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
-    try:
-        wait_for(lambda: _all_ran(page), "every cell of the notebook ran", 180, every=0.5)
-    finally:
-        page.screenshot(path=screenshot_path("notebook"))
-    assert (
-        page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr'] .ansi-red-fg").count()
-        == 0
-    )
-    assert page.locator(".jp-OutputArea-output img").count() >= 3
+    run_notebook_in(page, f"{hub.url}/user/student", "notebook")
 
     page.goto(f"{hub.url}/hub/home")
     page.screenshot(path=screenshot_path("home"), full_page=True)
     stop_server(page, hub)
     assert "student" in hub.command("usage", "--by", "person")
     page.context.close()
-
-
-def _all_ran(page: Page) -> bool:
-    """Every code cell has a number, and none failed."""
-    prompts = page.evaluate(
-        """() => {
-            const notebook = document.querySelector('.jp-Notebook').closest('.jp-NotebookPanel');
-            const cells = [...notebook.querySelectorAll('.jp-CodeCell')];
-            return cells.map(cell => cell.querySelector('.jp-InputPrompt').textContent);
-        }"""
-    )
-    status = page.locator(".jp-Notebook-ExecutionIndicator").first.get_attribute("data-status")
-    ran = [
-        re.fullmatch(r"\[\d+\]:", prompt.replace("\xa0", "").replace("\u200b", "").strip())
-        for prompt in prompts
-    ]
-    return bool(prompts) and all(ran) and status == "idle"
 
 
 def test_the_start_page_works_by_keyboard_alone(browser: Browser, hub: EmbeddedHub) -> None:

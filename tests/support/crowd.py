@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -73,8 +73,8 @@ class Crowd:
     def start(self, name: str, options: Mapping[str, Any] | None = None) -> httpx.Response:
         return self.http.post(f"/users/{name}/server", json=dict(options or {"profile": "gpu"}))
 
-    def start_all(self, threads: int = 32) -> list[int]:
-        """Everybody clicks once; the answers' status codes, 0 for none."""
+    def start_all(self, names: Sequence[str] | None = None, threads: int = 100) -> list[int]:
+        """Everybody (of `names`) clicks once; the answers' status codes, 0 for none."""
 
         def click(name: str) -> int:
             try:
@@ -83,7 +83,27 @@ class Crowd:
                 return 0
 
         with ThreadPoolExecutor(max_workers=threads) as pool:
-            return list(pool.map(click, self.names))
+            return list(pool.map(click, self.names if names is None else names))
+
+    @contextmanager
+    def starting(self, names: Sequence[str] | None = None) -> Iterator[None]:
+        """Everybody clicks once, while something else is done; leaves when every click was answered or cut off."""
+        clicks = threading.Thread(target=self.start_all, args=(names,))
+        clicks.start()
+        try:
+            yield
+        finally:
+            clicks.join(300)
+
+    def stop_all(self) -> None:
+        """Until nobody has a server, and no pod is left."""
+
+        def stop(name: str) -> None:
+            self.http.delete(f"/users/{name}/server")
+
+        with ThreadPoolExecutor(max_workers=32) as pool:
+            list(pool.map(stop, self.names))
+        wait_for(lambda: not self.hub.leases() and not self.hub.pods(), "all servers are gone", 120)
 
     def ready(self) -> set[str]:
         """Who has a server that is ready; empty while the hub is away."""
@@ -108,7 +128,14 @@ class Crowd:
     def one_to_one(self) -> bool:
         """Leases and live pods are the same things, and everybody has one."""
         leases, pods = self.hub.leases_and_pods()
-        return leases == pods and len(leases) == len(self.names)
+        return leases == pods
+
+    def wait_until_ready(self, names: Iterable[str], seconds: float = 120) -> None:
+        wanted = set(names)
+        try:
+            wait_for(lambda: wanted <= self.ready(), "all have a server that is ready", seconds, 0.5)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; missing: {sorted(wanted - self.ready())[:20]}") from None
 
 
 @contextmanager
@@ -122,6 +149,7 @@ def crowd(
     gpus: int | None = None,
     more: str = "",
     kubernetes: Mapping[str, Any] | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Crowd]:
     """A running hub with its people signed in once, and the stub; all of it goes afterwards, with its pods."""
     with stub_server() as port:
@@ -148,6 +176,7 @@ def crowd(
                 "start_seconds": 300,
                 **(kubernetes or {}),
             },
+            environment=environment or {},
             settings={"profiles": str(folder / "profiles"), "simulated_node": None},
         )
         try:
