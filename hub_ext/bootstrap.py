@@ -6,7 +6,6 @@ import hmac
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +51,6 @@ PERSON_UID, PERSON_GID = 1000, 100
 
 def configure(c: Any, settings: Settings) -> None:
     """Configure a hub. Ends the process with one sentence where the settings or documents have a fault."""
-    _needs_jupyterhub_6()
     factory = Factory(settings)
     try:
         documents = factory.documents
@@ -90,7 +88,6 @@ def extend(c: Any, settings: Settings) -> None:
 
     Ends the process with one sentence where the settings or documents have a fault.
     """
-    _needs_jupyterhub_6()
     factory = Factory(settings)
     try:
         factory.put_in_force(factory.documents, who="hub")
@@ -357,11 +354,3 @@ def _sign_in_by_provider(c: Any, settings: Settings, oidc: OidcSettings, factory
         provider.oauth_callback_url = f"{settings.public_url.rstrip('/')}/hub/oauth_callback"
     # What is kept of each sign-in is encrypted; who loses the cookie secret signs in anew either way.
     c.CryptKeeper.keys = [hmac.digest(factory.secrets.cookie_secret, b"kept sign-ins", "sha256")]
-
-
-def _needs_jupyterhub_6() -> None:
-    found = version("jupyterhub")
-    if int(found.partition(".")[0]) < 6:
-        sys.exit(
-            f"hub_ext needs JupyterHub 6 or newer, and this is {found}: refusals would count as failures there."
-        )
