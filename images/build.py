@@ -102,6 +102,8 @@ def build_all(names: Sequence[str]) -> None:
     # 1. One at a time on a machine: the storage and the downloads are shared by all checkouts.
     needs_programs()
     with taking_turns():
+        # What a build that was killed left half done.
+        buildah("rm", "--all", quiet=True, may_fail=True)
         # 2. The base, made once.
         base = os.environ.get("BASE") or base_image()
         # 3. Each image whose inputs changed.
@@ -146,6 +148,7 @@ def build(name: str, base: str) -> None:
         return
     # 2. What it installs, fetched with the machine's own settings.
     say(f"{name}: building")
+    (ARCHIVES / f"{name}.json").unlink(missing_ok=True)
     for lock in locks(name):
         fetch_wheels(lock)
     if "npm ci" in containerfile(name).read_text():

@@ -152,11 +152,19 @@ def test_an_image_whose_archive_is_gone_is_built_again(tree: Path, buildah: Buil
 
 @pytest.mark.parametrize("step", ["build", "run", "push"])
 def test_an_image_that_failed_at_any_step_does_not_count(tree: Path, buildah: Buildah, step: str) -> None:
+    """Nor does the one before it, whose archive may be half overwritten."""
+    build.build("hub", "base")
+    change(tree / "program")
     buildah.fails_at = step
     with pytest.raises(build.Problem, match=f"{step} failed"):
         build.build("hub", "base")
     assert build.built_state("hub") is None
     assert build.digests() == {}
+    (tree / "program").write_text("1\n")
+    buildah.fails_at = ""
+    build.build("hub", "base")
+    assert build.built_state("hub") is not None
+    assert buildah.asked.count("push") == 2
 
 
 def test_digests_name_what_is_built_as_the_cluster_does(tree: Path, buildah: Buildah) -> None:
