@@ -262,6 +262,10 @@ class ScriptedServer:
                 self.end_headers()
                 self.wfile.write(body)
 
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                self.do_GET()
+
             def do_DELETE(self) -> None:
                 self.do_GET()
 
