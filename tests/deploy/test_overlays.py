@@ -237,9 +237,13 @@ def test_rights_are_listed_one_by_one_and_none_reads_secrets_or_enters_pods(over
 def test_rights_over_pods_end_at_the_namespace_of_people(overlay: str) -> None:
     for role in of_kind(built(overlay), "Role", "RoleBinding"):
         assert role["metadata"]["namespace"] == "hangang-users"
-    assert [
-        rule["resources"] for role in of_kind(built(overlay), "ClusterRole") for rule in role["rules"]
-    ] == [["nodes"]]
+    # Beyond it there is only the clock's look at what takes room on the nodes.
+    (inventory,) = of_kind(built(overlay), "ClusterRole")
+    assert inventory["rules"] == [
+        {"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["get", "list", "watch"]}
+    ]
+    (binding,) = of_kind(built(overlay), "ClusterRoleBinding")
+    assert [subject["name"] for subject in binding["subjects"]] == ["clock"]
 
 
 # -- the wall and the network --------------------------------------------------------------------------------------
