@@ -6,6 +6,7 @@ Nodes and pods are the API's JSON as plain dictionaries; amounts are in base uni
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -50,7 +51,7 @@ def machines(
             foreign.setdefault(host, []).append(pod)
     found = []
     for node in nodes:
-        name = str(node.get("metadata", {}).get("name", ""))
+        name = str((node.get("metadata") or {}).get("name", ""))
         spec = node.get("spec") or {}
         if not _tolerated(spec.get("taints") or (), tolerations):
             continue
@@ -103,5 +104,7 @@ def _allocatable(node: Mapping[str, Any], names: Mapping[str, str]) -> dict[str,
     amounts = {}
     for resource, quantity in ((node.get("status") or {}).get("allocatable") or {}).items():
         if resource in names:
-            amounts[names[resource]] = parse_amount(names[resource], quantity, rounding="down")
+            # What one node says without sense must not hide the others.
+            with suppress(BadInput):
+                amounts[names[resource]] = parse_amount(names[resource], quantity, rounding="down")
     return amounts

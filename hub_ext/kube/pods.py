@@ -6,6 +6,7 @@ Pods and events are the API's JSON as plain dictionaries; whatever is missing is
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -149,7 +150,7 @@ def answers(pod: Pod | None) -> bool:
     if pod is None or is_leaving(pod) or _phase(pod) != "Running":
         return False
     status = _mapping(pod.get("status"))
-    containers = status.get("containerStatuses") or []
+    containers = _mappings(status.get("containerStatuses"))
     return bool(status.get("podIP")) and bool(containers) and all(one.get("ready") for one in containers)
 
 
@@ -157,23 +158,33 @@ def answers(pod: Pod | None) -> bool:
 
 
 def sizes_of(pod: Pod, names: Mapping[str, str], *fields: str) -> dict[str, int]:
-    """What the scheduler counts for a pod, in base units: the sum of its containers, or its largest init container.
+    """What the scheduler counts for a pod, in base units.
 
-    `names` gives our name of each Kubernetes resource that counts; of `fields` (`limits`, `requests`) the later
-    replaces the earlier. Raises BadInput for a quantity that is none.
+    The sum of its containers and of the init containers that stay beside them (`restartPolicy: Always`), or the
+    most that is there while an init container runs; what the pod states as a whole goes before both, and its
+    runtime's overhead comes on top (`k8s.io/component-helpers/resource` `PodRequests`). `names` gives our name of
+    each Kubernetes resource that counts; of `fields` (`limits`, `requests`) the later replaces the earlier.
+    Raises BadInput for a quantity that is none.
     """
     spec = _mapping(pod.get("spec"))
-    total: dict[str, int] = {}
-    for container in spec.get("containers") or ():
-        for resource, amount in _sizes(container, names, fields).items():
-            total[resource] = total.get(resource, 0) + amount
-    for container in spec.get("initContainers") or ():
-        for resource, amount in _sizes(container, names, fields).items():
-            total[resource] = max(total.get(resource, 0), amount)
-    return total
+    beside: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    for container in _mappings(spec.get("initContainers")):
+        amounts = _sizes(container, names, fields)
+        if container.get("restartPolicy") == "Always":
+            beside.update(amounts)
+            most |= beside
+        else:
+            most |= beside + Counter(amounts)
+    for container in _mappings(spec.get("containers")):
+        beside.update(_sizes(container, names, fields))
+    whole = dict(most | beside) | _sizes(spec, names, fields)
+    for resource, amount in _sizes({"resources": {"all": spec.get("overhead")}}, names, ("all",)).items():
+        whole[resource] = whole.get(resource, 0) + amount
+    return whole
 
 
-def _sizes(container: Pod, names: Mapping[str, str], fields: Iterable[str]) -> dict[str, int]:
+def _sizes(container: Mapping[str, Any], names: Mapping[str, str], fields: Iterable[str]) -> dict[str, int]:
     asked = _mapping(container.get("resources"))
     quantities = {name: value for field in fields for name, value in _mapping(asked.get(field)).items()}
     return {
@@ -193,10 +204,10 @@ def why_ended(pod: Pod | None, *, gone: bool = False) -> End | None:
     status = _mapping(pod.get("status"))
     # What was done to the pod says more than how its processes took it.
     disruption = _condition(pod, "DisruptionTarget")
-    if disruption.get("status") == "True" and disruption.get("reason") in _DISRUPTIONS:
-        return _DISRUPTIONS[disruption["reason"]]
-    if status.get("reason") in _REASONS:
-        return _REASONS[status["reason"]]
+    if disruption.get("status") == "True" and _text(disruption, "reason") in _DISRUPTIONS:
+        return _DISRUPTIONS[_text(disruption, "reason")]
+    if _text(status, "reason") in _REASONS:
+        return _REASONS[_text(status, "reason")]
     ended = _ended_state(pod)
     if ended.get("reason") == "OOMKilled":
         return End.OUT_OF_MEMORY
@@ -242,7 +253,8 @@ def why_waiting(pod: Pod | None, events: Iterable[Event] = ()) -> Wait:
             "RunContainerError",
         ):
             return Wait(Waiting.CRASHING, message)
-    if any(one.get("state", {}).get("running") for one in _containers(pod)):
+    containers = _mappings(_mapping(pod.get("status")).get("containerStatuses"))
+    if any(_mapping(one.get("state")).get("running") is not None for one in containers):
         return Wait(Waiting.ANSWER)
     for reason in ("FailedMount", "FailedAttachVolume"):
         if reason in told and "Pulling" not in told and "Started" not in told:
@@ -265,26 +277,30 @@ def _phase(pod: Pod) -> str:
 
 def _containers(pod: Pod) -> list[Mapping[str, Any]]:
     status = _mapping(pod.get("status"))
-    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    return [*_mappings(status.get("initContainerStatuses")), *_mappings(status.get("containerStatuses"))]
 
 
 def _ended_state(pod: Pod) -> Mapping[str, Any]:
     """How the server's container terminated; empty while it has not, or will be started again."""
-    for one in _mapping(pod.get("status")).get("containerStatuses") or []:
+    for one in _mappings(_mapping(pod.get("status")).get("containerStatuses")):
         if one.get("name") == NOTEBOOK:
             return _mapping(_mapping(one.get("state")).get("terminated"))
     return {}
 
 
 def _condition(pod: Pod, name: str) -> Mapping[str, Any]:
-    for one in _mapping(pod.get("status")).get("conditions") or []:
+    for one in _mappings(_mapping(pod.get("status")).get("conditions")):
         if one.get("type") == name:
-            return _mapping(one)
+            return one
     return {}
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _mappings(value: object) -> list[Mapping[str, Any]]:
+    return [one for one in value if isinstance(one, Mapping)] if isinstance(value, list | tuple) else []
 
 
 def _text(values: object, name: str) -> str:
@@ -296,5 +312,5 @@ def _instant(text: object) -> Instant | None:
     """Of the API's `2027-03-02T00:00:00Z`."""
     try:
         return int(datetime.fromisoformat(str(text)).timestamp())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
