@@ -62,7 +62,8 @@ def _why(code: str, facts: Mapping[str, Any], say: Speech) -> str:
 
 
 def _said(facts: Mapping[str, Any], say: Speech) -> str:
-    said = ", ".join(f"{claim}={shown or say('(nothing)')}" for claim, shown in facts.get("said", {}).items())
+    nothing = say("(nothing)")
+    said = ", ".join(f"{claim}={shown or nothing}" for claim, shown in facts.get("said", {}).items())
     return say("What it says about you: {said}.", said=said) if said else ""
 
 
