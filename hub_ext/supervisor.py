@@ -180,7 +180,6 @@ class Supervisor:
 
     def _welcome(self) -> None:
         documents, secrets = self.factory.documents, self.factory.secrets
-        node = self.factory.node(documents.policy)
         people = ", ".join(documents.identity.people)
         self.tell(f"\nHangang Hub is ready:  http://127.0.0.1:{self.settings.port}\n")
         if self.settings.oidc is None:
@@ -189,7 +188,11 @@ class Supervisor:
         else:
             self.tell(f"  Sign in      through {self.settings.oidc.issuer}")
         self.tell(f"  State, logs  {self.state}\n")
-        if node.simulated:
+        if self.settings.on_kubernetes:
+            self.tell(f"  Servers are pods in the namespace {self.settings.kubernetes.namespace}.")
+            self.tell("  Ctrl-C stops it.\n")
+            return
+        if self.factory.node(documents.policy).simulated:
             self.tell("  GPUs here are simulated: decisions are real, the devices are not.")
         self.tell("  This hub listens on this machine only. It isolates nobody: all servers run as you.")
         if os.geteuid() == 0:

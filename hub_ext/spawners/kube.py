@@ -378,7 +378,8 @@ class GatedKubeSpawner(GateMixin, KubeSpawner):
             if answers(pod):
                 url = str(self._get_pod_url(pod))
                 await self._until_it_listens(url)
-                return url
+                # What is written down has the server's path as well: where only that differs, nothing is to be mended.
+                return written_down if urlsplit(written_down).netloc == urlsplit(url).netloc else url
             if asyncio.get_running_loop().time() > give_up:
                 break
             await watch.changed(self._key, LOOK_SECONDS)

@@ -6,6 +6,7 @@ real.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -13,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests.support.cluster import Cluster
 from tests.support.crowd import POLICY, PRETENDED, Crowd, crowd
@@ -151,7 +151,7 @@ def put_back(cluster: Cluster, node: Object) -> None:
         {"apiVersion": "v1", "kind": "Node", "metadata": kept, "spec": {"taints": node["spec"]["taints"]}}
     )
     status = {"capacity": node["status"]["capacity"], "allocatable": node["status"]["allocatable"]}
-    patch = f'{{"status": {yaml.safe_dump(status, default_flow_style=True, width=10**6).strip()}}}'
+    patch = json.dumps({"status": status})
     cluster.kubectl("patch", "node", meta["name"], "--subresource=status", "--type=merge", f"--patch={patch}")
 
 

@@ -87,10 +87,10 @@ def _run(*command: str) -> None:
 class Keycloak:
     """One that runs. `settings` is what a hub needs to sign people in through it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, host: str = "127.0.0.1") -> None:
         self.log = folder / "keycloak.log"
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.host, self.port = host, free_port()
+        self.url = f"http://{host}:{self.port}"
         self.issuer = f"{self.url}/realms/hangang"
         self.process: subprocess.Popen[bytes] | None = None
         self._http = httpx.Client(base_url=self.url, timeout=60, trust_env=False)
@@ -106,7 +106,7 @@ class Keycloak:
                     "--optimized",
                     "--cache=local",
                     "--http-enabled=true",
-                    "--http-host=127.0.0.1",
+                    f"--http-host={self.host}",
                     f"--http-port={self.port}",
                     f"--hostname={self.url}",
                 ],
