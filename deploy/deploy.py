@@ -26,7 +26,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 OVERLAYS = ROOT / "deploy" / "overlays"
-SYSTEM = "hangang-system"
+SYSTEM, USERS = "hangang-system", "hangang-users"
 PART = "app.kubernetes.io/part-of=hangang-hub"
 DATABASE_USER = "hangang"
 ROLLOUT_SECONDS = 600
@@ -36,7 +36,13 @@ LOOK_EVERY = 1.0
 IMAGE_ANNOTATION = "hangang-hub/image-digest"
 POLICY_ANNOTATION = "hangang-hub/policy-digest"
 READY, NO_IMAGE = "ready", "its node cannot get the image"
-DOCUMENTS = ("hub-settings-", "hub-identity-", "hub-profiles-")
+CLUSTER_KINDS = (
+    "ClusterRole",
+    "ClusterRoleBinding",
+    "ValidatingAdmissionPolicy",
+    "ValidatingAdmissionPolicyBinding",
+)
+KINDS = ("Role", "RoleBinding", "NetworkPolicy", "ConfigMap")
 
 Object = dict[str, Any]
 
@@ -304,7 +310,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 # -- after the rollout ---------------------------------------------------------------------------------------------
 
 
-def renew_policy(kubectl: Kubectl, digest: str | None) -> None:
+def renew_policy(kubectl: Callable[..., str], digest: str | None) -> None:
     """Touch the pods that mount the policy: the kubelet then renews the file at once, and not at its next round."""
     if digest is not None:
         for name in ("clock", "hub"):
@@ -318,14 +324,20 @@ def renew_policy(kubectl: Kubectl, digest: str | None) -> None:
             )
 
 
-def remove_old_documents(kubectl: Kubectl, objects: list[Object]) -> None:
-    """ConfigMaps of earlier settings, people and profiles, which no pod mounts any more."""
-    wanted = {one["metadata"]["name"] for one in objects if one["kind"] == "ConfigMap"}
-    found = kubectl.get("configmaps", f"--namespace={SYSTEM}", f"--selector={PART}") or {"items": []}
-    names = [item["metadata"]["name"] for item in found["items"]]
-    old = [name for name in names if name.startswith(DOCUMENTS) and name not in wanted]
-    if old:
-        kubectl("delete", "configmaps", f"--namespace={SYSTEM}", *old)
+def remove_what_is_no_more(kubectl: Kubectl, objects: list[Object]) -> None:
+    """Rights and rules that earlier versions had, and ConfigMaps that no pod mounts any more: `apply` leaves them.
+
+    What runs, claims and Secrets are never removed here.
+    """
+    wanted = {(one["kind"], one["metadata"]["name"]) for one in objects}
+    for kinds, where in ((CLUSTER_KINDS, None), (KINDS, SYSTEM), (KINDS, USERS)):
+        place = [f"--namespace={where}"] if where else []
+        found = kubectl.get(",".join(kinds), *place, f"--selector={PART}") or {"items": []}
+        for one in found["items"]:
+            kind, name = one["kind"], one["metadata"]["name"]
+            if (kind, name) not in wanted:
+                kubectl("delete", kind, name, *place)
+                say(f"removed {kind} {name}, which is no more a part of this")
 
 
 def address_of(kubectl: Kubectl, objects: list[Object]) -> str:
@@ -381,7 +393,7 @@ def deploy(kubectl: Kubectl, overlay: str, digests: Mapping[str, str]) -> None:
     # 4. Until it runs.
     wait_for_rollouts(kubectl, objects)
     renew_policy(kubectl, policy_digest(objects))
-    remove_old_documents(kubectl, objects)
+    remove_what_is_no_more(kubectl, objects)
     # 5. Until it answers.
     address = address_of(kubectl, objects)
     wait_for_answer(address)

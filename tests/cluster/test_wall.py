@@ -244,8 +244,22 @@ def test_with_the_wall_off_an_administrator_makes_pods_and_with_it_on_again_not(
 # -- what becomes of a pod ---------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def no_clock(admin: Account) -> Iterator[None]:
+    """Where a hub is deployed its clock is away: it would soon end a pod whose lease it does not know."""
+    clock = ("deployment/clock", f"--namespace={SYSTEM}")
+    replicas = admin.do("get", *clock, "--ignore-not-found", "--output=jsonpath={.spec.replicas}").strip()
+    if replicas:
+        admin.do("scale", *clock, "--replicas=0")
+        pods = ("pods", f"--namespace={SYSTEM}", "--selector=app.kubernetes.io/name=clock")
+        admin.do("wait", "--for=delete", *pods, "--timeout=50s")
+    yield
+    if replicas:
+        admin.do("scale", *clock, f"--replicas={replicas}")
+
+
 @pytest.fixture
-def real_pod(admin: Account, hub: Account) -> Iterator[str]:
+def real_pod(admin: Account, hub: Account, no_clock: None) -> Iterator[str]:
     """Really made by the hub's account; no node takes it, so nothing runs."""
     name = f"wall-test-{secrets.token_hex(3)}"
     hub.do("create", "--filename=-", given=json.dumps(pod(name)))
