@@ -11,7 +11,6 @@ import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import Any, Final
 
 from kubernetes_asyncio import watch as kubernetes_watch
@@ -79,9 +78,18 @@ class Watch(ResourceReflector):  # type: ignore[misc]  # an untyped class
             self.first_load_future.set_result(None)
         self.watch_task = asyncio.create_task(self._watch_and_update())
 
+    async def stop(self) -> None:
+        """Returns when the watch has ended; that it was cancelled is not the caller's affair."""
+        self._stopping = True
+        if self.watch_task:
+            self.watch_task.cancel()
+            await asyncio.wait([self.watch_task])
+        self.watch_task = None
+
     async def _watch_and_update(self) -> None:
         pause, version, away_since = FIRST_PAUSE, "", 0.0
         while not self._stopping:
+            began = time.monotonic()
             try:
                 if not version:
                     before = dict(self.resources)
@@ -92,18 +100,21 @@ class Watch(ResourceReflector):  # type: ignore[misc]  # an untyped class
                             "%s are seen again after %.0f s", self.kind, time.monotonic() - away_since
                         )
                         away_since = 0.0
-                pause = FIRST_PAUSE
                 version = await self._follow(version)
             except asyncio.CancelledError:
                 raise
             except Exception as error:
-                if isinstance(error, ApiException) and error.status == 410:
-                    version = ""  # too old to go on from
-                    continue
-                if not away_since:
-                    away_since = time.monotonic()
-                    self.log.warning("%s cannot be seen for the moment: %s", self.kind, _told(error))
-                self.in_sight, version = False, ""
+                version = ""
+                # 410: too old to go on from; what is known holds until all is listed again.
+                if not (isinstance(error, ApiException) and error.status == 410):
+                    self.in_sight = False
+                    if not away_since:
+                        away_since = time.monotonic()
+                        self.log.warning("%s cannot be seen for the moment: %s", self.kind, _told(error))
+            if time.monotonic() - began > LONGEST_PAUSE:
+                pause = FIRST_PAUSE
+            else:
+                # What ends at once, time and again, must not become a storm of requests.
                 await asyncio.sleep(pause)
                 pause = min(LONGEST_PAUSE, pause * 2)
 
@@ -126,8 +137,10 @@ class Watch(ResourceReflector):  # type: ignore[misc]  # an untyped class
         return str(answer["metadata"]["resourceVersion"])
 
     def _after_listing(self, before: Mapping[str, Mapping[str, Any]]) -> None:
-        for key in before.keys() - self.resources.keys():
-            self._remember(key, before[key])
+        for key, item in before.items():
+            # A name may be used again while nobody looks; a uid is not.
+            if key not in self.resources or _uid(self.resources[key]) != _uid(item):
+                self._remember(key, item)
         self.in_sight = True
         self._wake(list(self._waiting))
 
@@ -143,11 +156,9 @@ class Watch(ResourceReflector):  # type: ignore[misc]  # an untyped class
         }
         if not self.omit_namespace:
             arguments["namespace"] = self.namespace
-        # Without a docstring the client makes no objects of what it reads, which would take most of the time.
-        method = partial(getattr(self.api, self.list_method_name))
         stream = kubernetes_watch.Watch()
         try:
-            async for event in stream.stream(method, **arguments):
+            async for event in stream.stream(self._watch, **arguments):
                 item = event["raw_object"]
                 version = item["metadata"]["resourceVersion"]
                 if event["type"] != "BOOKMARK":
@@ -156,6 +167,15 @@ class Watch(ResourceReflector):  # type: ignore[misc]  # an untyped class
             stream.stop()
             await stream.close()
         return version
+
+    # No docstring: by it the client would make objects of what it reads, which would take most of the time.
+    async def _watch(self, **arguments: Any) -> Any:
+        response = await getattr(self.api, self.list_method_name)(**arguments)
+        if response.status != 200:
+            # The client would take an answer without a body for a watch that has ended.
+            response.close()
+            raise ApiException(status=response.status, reason=response.reason)
+        return response
 
     def _apply(self, kind: str, item: dict[str, Any]) -> None:
         key = _key(item)
@@ -197,6 +217,10 @@ class NodeWatch(Watch):
 def _key(item: Mapping[str, Any]) -> str:
     meta = item["metadata"]
     return f"{meta.get('namespace', '')}/{meta['name']}"
+
+
+def _uid(item: Mapping[str, Any]) -> Any:
+    return item["metadata"].get("uid")
 
 
 def _told(error: Exception) -> str:
