@@ -222,7 +222,7 @@ class FakeApiServer:
         if wanted and wanted != found["metadata"].get("uid"):
             return _failure(409)
         await self._change("pods", found, gone=True)
-        return web.json_response(found)
+        return web.json_response({"metadata": found["metadata"]})
 
 
 def _failure(status: int) -> web.Response:
