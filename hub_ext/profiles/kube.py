@@ -6,9 +6,9 @@ that what an entry leaves out would be left over from the one before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from hub_ext.core.amounts import MIB, MILLI, Amounts, is_gpu
 from hub_ext.language import DEFAULT
@@ -43,19 +43,40 @@ class PodRules:
 
 def profile_list(profiles: Iterable[Profile], rules: PodRules) -> list[dict[str, Any]]:
     """`c.KubeSpawner.profile_list`; titles in English, KubeSpawner's form has one language."""
-    return [_entry(profile, rules) for profile in profiles]
+    profiles = list(profiles)
+    unset = dict.fromkeys(name for profile in profiles for name in _variables(profile))
+    return [_entry(profile, rules, unset) for profile in profiles]
 
 
-def _entry(profile: Profile, rules: PodRules) -> dict[str, Any]:
+def _variables(profile: Profile) -> Iterator[str]:
+    yield from profile.environment
+    for option in profile.options:
+        for choice in option.choices:
+            yield from choice.environment
+
+
+_NO_SIZES: Final[Mapping[str, Any]] = {
+    "cpu_limit": None,
+    "cpu_guarantee": None,
+    "mem_limit": None,
+    "mem_guarantee": None,
+    "volumes": {SHARED_MEMORY: None},
+    "volume_mounts": {SHARED_MEMORY: None},
+}
+
+
+def _entry(profile: Profile, rules: PodRules, unset: Mapping[str, None]) -> dict[str, Any]:
+    """`unset` takes out of the environment what any profile may have put in."""
     entry: dict[str, Any] = {
         "slug": profile.slug,
         "display_name": profile.title[DEFAULT],
         "description": profile.description.get(DEFAULT, ""),
         "kubespawner_override": {
             "image": profile.image or rules.image,
+            **_NO_SIZES,
             **_sizes(profile.amounts, rules),
             **_gpus(profile.amounts, rules),
-            "environment": dict(profile.environment),
+            "environment": {**unset, **profile.environment},
         },
     }
     if profile.options:
