@@ -198,7 +198,12 @@ def _pods(c: Any, settings: Settings, factory: Factory, rules: PodRules, *, simu
     spawner.allow_privilege_escalation = False
     spawner.automount_service_account_token = False
     spawner.container_security_context = {"capabilities": {"drop": ["ALL"]}, "runAsNonRoot": True}
-    spawner.pod_security_context = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    spawner.pod_security_context = {
+        "runAsNonRoot": True,
+        "seccompProfile": {"type": "RuntimeDefault"},
+        # Else every start would walk through all files of a home, to give them to the group that has them already.
+        "fsGroupChangePolicy": "OnRootMismatch",
+    }
     # A server that ended is over and says why; one that came back by itself would have lost its kernels unseen.
     spawner.extra_pod_config = {"restartPolicy": "Never"}
     _storage(spawner, kubernetes)

@@ -200,10 +200,35 @@ class PodWatch(Watch, PodReflector):  # type: ignore[misc]
 class EventWatch(Watch, EventReflector):  # type: ignore[misc]
     """Events, and which of them are about an object."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._about: dict[str, dict[str, Mapping[str, Any]]] = {}
+        """By the name of what they are about, then by their own key: many starts look at once."""
+
     def about(self, name: str) -> list[Mapping[str, Any]]:
         """Oldest first."""
-        found = [item for item in self.resources.values() if item["involvedObject"]["name"] == name]
+        found = self._about.get(name, {}).values()
         return sorted(found, key=lambda item: item.get("lastTimestamp") or item.get("eventTime") or "")
+
+    def _after_listing(self, before: Mapping[str, Mapping[str, Any]]) -> None:
+        self._about = {}
+        for key, item in self.resources.items():
+            self._about.setdefault(_object(item), {})[key] = item
+        super()._after_listing(before)
+
+    def _apply(self, kind: str, item: dict[str, Any]) -> None:
+        key, name = _key(item), _object(item)
+        if kind == "DELETED":
+            kept = self._about.get(name, {})
+            kept.pop(key, None)
+            if not kept:
+                self._about.pop(name, None)
+        else:
+            self._about.setdefault(name, {})[key] = item
+        super()._apply(kind, item)
+
+    def _remember(self, key: str, item: Mapping[str, Any]) -> None:
+        """An event that is gone tells nothing any more."""
 
 
 class NodeWatch(Watch):
@@ -217,6 +242,10 @@ class NodeWatch(Watch):
 def _key(item: Mapping[str, Any]) -> str:
     meta = item["metadata"]
     return f"{meta.get('namespace', '')}/{meta['name']}"
+
+
+def _object(item: Mapping[str, Any]) -> str:
+    return str((item.get("involvedObject") or {}).get("name", ""))
 
 
 def _uid(item: Mapping[str, Any]) -> Any:
