@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import expect
 
+from tests.support.browser import chromium, needs_chromium, screenshot_path
 from tests.support.cluster import Cluster
 from tests.support.crowd import POLICY, PRETENDED, Crowd, crowd
-from tests.support.hub import wait_for
+from tests.support.hub import PASSWORD, wait_for
 from tests.support.kube_hub import GATEWAY
 from tests.support.manifests import Object
 from tests.support.storm import storm
@@ -81,6 +83,32 @@ def test_a_hub_that_is_killed_while_a_hundred_start_leaves_nobody_without_a_serv
     people.wait_until_ready(people.names)
     wait_for(people.one_to_one, "leases and pods are one to one", 30)
     assert len(people.hub.leases()) == PEOPLE
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_a_page_that_shows_the_progress_goes_to_the_server_though_the_hub_was_killed(
+    people: Crowd, cluster: Cluster
+) -> None:
+    cluster.program("pretended-pods", "--ready-after", "30", "--address", GATEWAY)
+    try:
+        with chromium() as browser:
+            page = browser.new_context(locale="ko-KR").new_page()
+            page.goto(f"{people.hub.url}/hub/login?next=/hub/spawn")
+            page.fill("input[name=username]", people.names[0])
+            page.fill("input[name=password]", PASSWORD)
+            page.press("input[name=password]", "Enter")
+            page.wait_for_url("**/hub/spawn")
+            page.locator("#card-gpu button[type=submit]").click()
+            page.wait_for_url("**/hub/spawn-pending/**")
+            expect(page.locator("#progress-log li").last).to_have_text("서버의 컨테이너를 만드는 중입니다")
+            page.screenshot(path=screenshot_path("cluster-progress-ko"))
+            before = uids(people)
+            kill_hub(people)
+            page.wait_for_url(f"**/user/{people.names[0]}/**", timeout=120_000)
+            assert uids(people) == before, "it is the pod that was under way"
+    finally:
+        cluster.program("pretended-pods", "--ready-after", "3", "--address", GATEWAY)
 
 
 def test_a_hub_that_starts_while_the_api_server_is_away_loses_nobody(people: Crowd, cluster: Cluster) -> None:
