@@ -70,6 +70,7 @@ ENDS: dict[str, tuple[dict[str, Any] | None, End | None]] = {
     "it needed more memory than it has": (real("out-of-memory"), End.OUT_OF_MEMORY),
     "it filled its scratch space": (real("evicted"), End.EVICTED),
     "its program ended with an error": (real("crashed"), End.CRASHED),
+    "its program does not exist": (real("no-command"), End.CRASHED),
     "its program ended": (real("completed"), End.EXITED),
     "somebody deleted it, and it takes its time": (real("leaving"), None),
     "somebody deleted it, and it ended": (real("deleted"), End.DELETED),

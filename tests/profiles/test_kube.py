@@ -20,7 +20,7 @@ from hub_ext.quota.document import load_policy
 from hub_ext.settings import KubernetesSettings
 from tests.profiles.examples import CATALOGUE, ROOT, profile
 
-GOLDEN = Path(__file__).parents[1] / "data" / "pods" / "profile_list.json"
+GOLDEN = Path(__file__).parents[1] / "data" / "profile_list.json"
 FOR_GPUS = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
 FOR_SLICES = {"key": "slices", "operator": "Exists"}
 OF_THE_SITE = {"key": "people", "operator": "Exists"}
