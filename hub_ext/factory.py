@@ -34,6 +34,8 @@ from hub_ext.spawners.limits import Limits, find_limits
 from hub_ext.spawners.processes import LocalWorld
 
 log = structlog.get_logger("hub_ext.clock")
+MOST_NAMED = 10
+"""So many pods are named in one line of the log."""
 
 DocumentT = TypeVar("DocumentT")
 
@@ -157,9 +159,11 @@ class Factory:
         if known != tuple(found):
             self.admission.put_nodes(found)
         strangers = set(self.cluster.strangers())
-        for pod in sorted(strangers - self._strangers):
+        if new := sorted(strangers - self._strangers):
             log.warning(
-                "a pod that the hub did not make runs among people's, and takes room on its node", pod=pod
+                "pods that the hub did not make run among people's, and take room on their nodes",
+                pods=", ".join(new[:MOST_NAMED]),
+                more=max(0, len(new) - MOST_NAMED),
             )
         self._strangers = strangers
 
