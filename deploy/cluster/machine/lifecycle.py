@@ -8,6 +8,7 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -62,6 +63,7 @@ def up() -> None:
             f"The path of {STATE} is too long for the sockets below it: {LONGEST_STATE} letters are the most."
         )
     programs.build_missing()
+    _clear_abandoned()
     with _turn():
         # 2. This machine is ours, and we know how it was.
         _claim()
@@ -230,6 +232,24 @@ def _apply_objects() -> None:
     if done.returncode:
         raise Problem(f"The cluster's own objects could not be made: {done.stderr.strip()}")
     replace_file(applied, digest)
+
+
+def _clear_abandoned() -> None:
+    """What another checkout's cluster left behind goes first, as its own `down` would have it, once nothing of it runs.
+    Raises Problem.
+    """
+    owner = OWNER.read_text() if OWNER.exists() else ""
+    if not owner or owner == str(STATE) or any(processes.labelled(owner)):
+        return
+    print(f"Removing what is left of a cluster of which nothing runs any more ({owner}).")
+    done = subprocess.run(
+        [sys.executable, str(CLUSTER / "cluster.py"), "down"],
+        env={**os.environ, "HANGANG_CLUSTER_FOLDER": owner},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise Problem(f"What is left of the cluster in {owner} cannot be removed: {done.stderr.strip()}")
 
 
 def _claim() -> None:

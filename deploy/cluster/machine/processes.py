@@ -65,10 +65,10 @@ def running() -> dict[str, Process]:
     return {process.part: process for process in labelled() if process.leads}
 
 
-def labelled() -> Iterator[Process]:
-    """Everything that carries this cluster's label."""
+def labelled(state: str = str(STATE)) -> Iterator[Process]:
+    """Everything that carries this cluster's label, or that of the cluster in another folder."""
     for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and (found := _read(int(folder.name))):
+        if folder.name.isdigit() and (found := _read(int(folder.name), state)):
             yield found
 
 
@@ -121,12 +121,12 @@ def _held(pid: int) -> Iterator[int | None]:
         os.close(descriptor)
 
 
-def _read(pid: int) -> Process | None:
-    """The process if it carries our label and lives (a zombie has no environment)."""
+def _read(pid: int, state: str = str(STATE)) -> Process | None:
+    """The process if it carries the label and lives (a zombie has no environment)."""
     try:
         entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         environment = dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)
-        if environment.get(STATE_LABEL) != str(STATE):
+        if environment.get(STATE_LABEL) != state:
             return None
         leads = os.getsid(pid) == pid
     except (OSError, ValueError):
