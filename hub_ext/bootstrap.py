@@ -64,19 +64,23 @@ def configure(c: Any, settings: Settings) -> None:
     except HubError as error:
         sys.exit(f"The hub does not start.\n{error}")
     _hub(c, settings, factory)
+    # In a cluster the kubelet enforces what a pod was given.
+    words = PageWords(factory.profiles, limits_enforced=settings.on_kubernetes or factory.limits.applied)
     if settings.on_kubernetes:
         _hub_in_the_cluster(c, settings, factory)
-        _pods(c, settings, factory, rules, simulated=simulated)
+        _pods(c, settings, factory, words, rules, simulated=simulated)
     else:
         _hub_on_this_machine(c, settings, factory)
-        _spawner(c, settings, factory, simulated=simulated)
+        _spawner(c, settings, factory, words, simulated=simulated)
     if settings.oidc is None:
         _sign_in(c, factory)
     else:
         _sign_in_by_provider(c, settings, settings.oidc, factory)
     c.JupyterHub.template_paths = template_paths()
     c.JupyterHub.template_vars = template_vars(
-        _page_settings(documents, settings.oidc, simulated=simulated, embedded=not settings.on_kubernetes)
+        _page_settings(
+            documents, settings.oidc, words, simulated=simulated, embedded=not settings.on_kubernetes
+        )
     )
     c.JupyterHub.tornado_settings = {"headers": {"Content-Security-Policy": content_security_policy()}}
     c.JupyterHub.extra_handlers = extra_handlers()
@@ -95,7 +99,8 @@ def extend(c: Any, settings: Settings) -> None:
     except HubError as error:
         sys.exit(f"The hub does not start.\n{error}")
     _decides_alone(c)
-    _pods(c, settings, factory, rules, simulated=settings.simulated_node is not None)
+    words = PageWords(factory.profiles, limits_enforced=True)
+    _pods(c, settings, factory, words, rules, simulated=settings.simulated_node is not None)
     _write_down_people(c, factory)
 
 
@@ -174,9 +179,10 @@ def _hub_in_the_cluster(c: Any, settings: Settings, factory: Factory) -> None:
     c.ConfigurableHTTPProxy.api_url = kubernetes.proxy_api_url
 
 
-def _pods(c: Any, settings: Settings, factory: Factory, rules: PodRules, *, simulated: bool) -> None:
+def _pods(
+    c: Any, settings: Settings, factory: Factory, words: PageWords, rules: PodRules, *, simulated: bool
+) -> None:
     kubernetes, spawner = settings.kubernetes, c.KubeSpawner
-    words = PageWords(factory.profiles, limits_enforced=True)
     GatedKubeSpawner.gate = Gate(factory.admission, factory.profiles, words)
     c.JupyterHub.spawner_class = GatedKubeSpawner
     c.Spawner.default_url = "/lab"
@@ -248,8 +254,7 @@ def hub_database_url(settings: Settings) -> str:
     return plain.update_query_dict(query).render_as_string(hide_password=False)
 
 
-def _spawner(c: Any, settings: Settings, factory: Factory, *, simulated: bool) -> None:
-    words = PageWords(factory.profiles, limits_enforced=factory.limits.applied)
+def _spawner(c: Any, settings: Settings, factory: Factory, words: PageWords, *, simulated: bool) -> None:
     GatedLocalSpawner.gate = Gate(factory.admission, factory.profiles, words)
     GatedLocalSpawner.world = factory.world
     GatedLocalSpawner.limits = factory.limits
@@ -269,7 +274,7 @@ def _spawner(c: Any, settings: Settings, factory: Factory, *, simulated: bool) -
 
 
 def _page_settings(
-    documents: Documents, oidc: OidcSettings | None, *, simulated: bool, embedded: bool
+    documents: Documents, oidc: OidcSettings | None, words: PageWords, *, simulated: bool, embedded: bool
 ) -> PageSettings:
     people = {
         name: _person_line(documents.policy, entry.title, entry.pools)
@@ -287,6 +292,7 @@ def _page_settings(
         provider={} if oidc is None else {str(key): text for key, text in oidc.title.items()},
         person_line=people.get if oidc is None else line_of,
         server_line=lambda spawner, language: PageWords.server_line(spawner, language, documents.policy),
+        ended_line=words.ended_line,
     )
 
 

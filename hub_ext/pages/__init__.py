@@ -56,8 +56,8 @@ class DemoPerson:
 class PageSettings:
     """What the pages are told.
 
-    `person_line` gets the name of who is signed in, `server_line` a spawner and a language; both are called while a
-    page is drawn and must answer at once (from memory).
+    `person_line` gets the name of who is signed in, `server_line` a spawner and a language, `ended_line` person,
+    server and language; all are called while a page is drawn and must answer at once (from memory).
     """
 
     brand: str = "Hangang Hub"
@@ -68,6 +68,7 @@ class PageSettings:
     """What the button on the sign-in page calls the identity provider."""
     person_line: Callable[[str], PersonLine | None] = lambda name: None
     server_line: Callable[[Any, Language], str] = lambda spawner, language: ""
+    ended_line: Callable[[str, str, Language], str] = lambda person, server, language: ""
 
 
 def template_paths() -> list[str]:
@@ -161,6 +162,11 @@ class PageVars:
     def server_line(self, context: Context, spawner: Any) -> str:
         """What a server is and until when it runs; empty where that is not known."""
         return self._settings.server_line(spawner, self.language(context))
+
+    @pass_context
+    def ended_line(self, context: Context, user: Any, server: str) -> str:
+        """Why a server of theirs ended; empty where that is not known."""
+        return self._settings.ended_line(user.name, server, self.language(context))
 
     def person_line(self, user: Any) -> PersonLine | None:
         return self._settings.person_line(user.name) if user is not None else None

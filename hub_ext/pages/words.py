@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +29,8 @@ from hub_ext.quota.explain import (
 from hub_ext.quota.model import Policy
 from hub_ext.quota.service import Answer
 
+MOST_ENDS = 20_000
+
 
 class PageWords:
     """Remembers each person's last language: JupyterHub draws the form anew after a refusal without a request."""
@@ -36,6 +39,8 @@ class PageWords:
         self.profiles = profiles
         self.limits_enforced = limits_enforced
         self._languages: dict[str, Language] = {}
+        self._ends: OrderedDict[tuple[str, str], str] = OrderedDict()
+        """Why the servers that ended last did, by person and server."""
 
     def language(self, spawner: Any) -> Language:
         if spawner.handler is not None:
@@ -77,6 +82,17 @@ class PageWords:
     def ended(self, why: str, language: Language) -> tuple[str, str]:
         told = explain_release(why, translator(language))
         return str(told), render_refusal(told, (), language)
+
+    def over(self, person: str, server: str, why: str) -> None:
+        self._ends[person, server] = why
+        self._ends.move_to_end((person, server))
+        while len(self._ends) > MOST_ENDS:
+            self._ends.popitem(last=False)
+
+    def ended_line(self, person: str, server: str, language: Language) -> str:
+        """Why this person's server ended; empty where that is not known."""
+        why = self._ends.get((person, server))
+        return "" if why is None else str(explain_release(why, translator(language)))
 
     def waiting(self, what: str, language: Language) -> str:
         return explain_waiting(what, translator(language))

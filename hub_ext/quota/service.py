@@ -186,14 +186,13 @@ class Admission:
         txn.save(ledger, [released, *promoted])
         return released
 
-    async def state(self, lease_id: str) -> LeaseState | None:
-        """Where a lease is in its life; None where there is none."""
-        return await self.in_thread(self._state, lease_id)
+    async def find(self, lease_id: str) -> Lease | None:
+        """The lease as it stands, also one that was released; None where there never was one."""
+        return await self.in_thread(self.find_now, lease_id)
 
-    def _state(self, lease_id: str) -> LeaseState | None:
+    def find_now(self, lease_id: str) -> Lease | None:
         with self.store.reading() as txn:
-            lease = txn.lease(lease_id)
-            return None if lease is None else lease.state
+            return txn.lease(lease_id)
 
     # -- operators -----------------------------------------------------------------------------------------------
 

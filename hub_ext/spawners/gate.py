@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -23,6 +24,10 @@ from hub_ext.quota.model import Lease, LeaseState, Policy
 from hub_ext.quota.service import Admission, Answer
 
 RETRY_SECONDS = 60
+AGAIN_SECONDS = 2.0
+"""How often the records are tried again while they are away."""
+_LATER: set[asyncio.Task[None]] = set()
+"""An event loop alone does not keep its tasks."""
 
 
 class Words(Protocol):
@@ -38,6 +43,9 @@ class Words(Protocol):
 
     def ended(self, why: str, language: Language) -> tuple[str, str]:
         """Why a server, or its start, is over, as plain text and as HTML."""
+
+    def over(self, person: str, server: str, why: str) -> None:
+        """Remember why a server ended, for the page that its owner comes to."""
 
     def waiting(self, what: str, language: Language) -> str:
         """What a start waits for in the cluster, as one plain sentence."""
@@ -177,19 +185,35 @@ class GateMixin(Spawner):
 
     async def _give_back(self, gate: Gate) -> None:
         lease_id, why = self.lease_id, self._why_it_ended()
+        gone = await self.is_gone()
         try:
-            if not self._began_here and await gate.admission.state(lease_id) is LeaseState.BOOKED:
-                # A hub before this one was cut off in its start: the clock has it started again.
-                self.lease_id = ""
-                return
-            await gate.admission.ending(lease_id, self.user.name, why)
-            if await self.is_gone():
-                await gate.admission.release(lease_id, who=self.user.name, why=why)
+            await self._write_end(gate, lease_id, why, gone=gone)
         except StoreUnavailable as error:
-            # Nothing is lost: reconcile sees that nothing runs any more, and charges until it was last seen.
-            self.log.warning("Lease %s is given back later by reconcile: %s", lease_id, error)
+            # Nothing is lost: reconcile sees that nothing runs any more, and charges until it was last seen. A start
+            # that failed must be written down by this hub, or the clock would take it for one that was cut off.
+            self.log.warning("Lease %s is given back later: %s", lease_id, error)
+            later = asyncio.create_task(self._write_end_later(gate, lease_id, why, gone=gone))
+            _LATER.add(later)
+            later.add_done_callback(_LATER.discard)
         # Here and not in `clear_state`, which `poll` calls as soon as a process is gone, before this hook.
         self.lease_id, self.lease, self.chosen, self.policy = "", None, None, None
+
+    async def _write_end(self, gate: Gate, lease_id: str, why: str, *, gone: bool) -> None:
+        lease = await gate.admission.find(lease_id)
+        if lease is None or (lease.state is LeaseState.BOOKED and not self._began_here):
+            # A hub before this one was cut off in its start: the clock has it started again.
+            return
+        ended = await gate.admission.ending(lease_id, self.user.name, why) or lease
+        gate.words.over(self.user.name, self.name, ended.reason or why)
+        if gone:
+            await gate.admission.release(lease_id, who=self.user.name, why=why)
+
+    async def _write_end_later(self, gate: Gate, lease_id: str, why: str, *, gone: bool) -> None:
+        while True:
+            await asyncio.sleep(AGAIN_SECONDS)
+            with suppress(StoreUnavailable):
+                await self._write_end(gate, lease_id, why, gone=gone)
+                return
 
     async def _book_what_was_asked(self) -> None:
         """Decide now, so that nobody has to click again: the clock starts what is booked."""

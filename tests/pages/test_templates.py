@@ -24,9 +24,10 @@ from hub_ext.pages import (
     template_vars,
 )
 from hub_ext.profiles.render import render_refusal
-from hub_ext.quota.explain import Explanation
+from hub_ext.quota.explain import Explanation, explain_release
 from tests.pages.made_up import HOSTILE
 from tests.pages.test_render import Reader
+from tests.support.hub import text_of
 
 STOCK = Path(sys.prefix) / "share" / "jupyterhub" / "templates"
 OURS = sorted(
@@ -293,3 +294,21 @@ def test_the_policy_lets_nothing_in_from_elsewhere() -> None:
     assert "script-src 'self';" in policy
     assert "default-src 'self'" in policy
     assert "report-uri /base/hub/security/csp-report" in policy
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_server_that_ended_says_why_on_the_page_its_owner_comes_to(draw: Draw, language: Language) -> None:
+    told = str(explain_release("out-of-memory", translator(language)))
+    asked: list[tuple[str, str, Language]] = []
+
+    def ended_line(person: str, server: str, spoken: Language) -> str:
+        asked.append((person, server, spoken))
+        return told if server == "second" else ""
+
+    settings = PageSettings(ended_line=ended_line)
+    known = {"failed": False, "failed_html_message": "", "failed_message": ""}
+    page = draw("not_running.html", Handler(language), settings=settings, server_name="second", **known)
+    assert told in text_of(page)
+    assert {(person, server) for person, server, _ in asked} == {("student", "second")}
+    other = draw("not_running.html", Handler(language), settings=settings, server_name="", **known)
+    assert translator(language)("Its time may have ended, or it was stopped. Your files are kept.") in other
