@@ -66,6 +66,8 @@ class GatedKubeSpawner(GateMixin, KubeSpawner):
 
     _why_over: End | None = None
     """What ended the server or its start, where the cluster told."""
+    _gave_up = False
+    """Whether the start was given up here: what JupyterHub then stops was not stopped by the person."""
     patience: ClassVar[Mapping[Waiting, Seconds]] = PATIENCE
 
     # -- the start --------------------------------------------------------------------------------------------------
@@ -77,13 +79,16 @@ class GatedKubeSpawner(GateMixin, KubeSpawner):
     async def _start(self) -> Any:
         if self.gate is None:
             return await super()._start()
-        self._why_over = None
+        self._why_over, self._gave_up = None, False
         try:
             url = await super()._start()
         except (ApiException, aiohttp.ClientError, TimeoutError) as error:
             self.log.warning("%s is not started: the cluster did not take it (%s)", self._log_name, error)
             raise self._given_up(_refusal(error)) from error
         await self._until_it_listens(str(url))
+        # Without a probe a pod is ready as soon as its program runs, and that may have been for a moment only.
+        if (why := self._why_ended_while_starting()) is not None:
+            raise self._given_up(why)
         return url
 
     async def load_user_options(self) -> None:
@@ -209,10 +214,8 @@ class GatedKubeSpawner(GateMixin, KubeSpawner):
                     continue
                 if answers(pod):
                     return
-                if is_over(pod):
-                    raise self._given_up(why_ended(pod) or End.START_FAILED)
-            elif self._gone_pod() is not None:
-                raise self._given_up(why_ended(self._gone_pod(), gone=True) or End.DELETED)
+            if (why := self._why_ended_while_starting()) is not None:
+                raise self._given_up(why)
             wait = self._wait(pod)
             if wait.what is not trouble:
                 trouble, since = wait.what, loop.time()
@@ -232,7 +235,8 @@ class GatedKubeSpawner(GateMixin, KubeSpawner):
             try:
                 _, writer = await asyncio.wait_for(asyncio.open_connection(parts.hostname, parts.port), 2)
             except (OSError, TimeoutError):
-                if self._own_pod() is None:
+                pod = self._own_pod()
+                if pod is None or is_over(pod):
                     return
                 await asyncio.sleep(pause)
                 pause = min(longest, pause * 1.3)
@@ -240,10 +244,16 @@ class GatedKubeSpawner(GateMixin, KubeSpawner):
             writer.close()
             return
 
+    def _why_ended_while_starting(self) -> End | None:
+        pod, gone = self._own_pod(), self._gone_pod()
+        if pod is not None:
+            return (why_ended(pod) or End.START_FAILED) if is_over(pod) else None
+        return (why_ended(gone, gone=True) or End.DELETED) if gone is not None else None
+
     def _given_up(self, why: End) -> SpawnException:
         """In the person's words; JupyterHub does not count it as a failure of the hub."""
         words = self._gate().words
-        self._why_over = why
+        self._why_over, self._gave_up = why, True
         status = 409 if self._why_over is End.NO_ROOM else 503
         return outcome(status, self._why_over.value, *words.ended(self._why_over, words.language(self)))
 
@@ -351,7 +361,7 @@ class GatedKubeSpawner(GateMixin, KubeSpawner):
         return started is not None and (utcnow(with_tz=False) - started).total_seconds() < START_AGAIN_WITHIN
 
     def _why_it_ended(self) -> str:
-        if self._why_over is not None and not self._stop_ordered:
+        if self._why_over is not None and (self._gave_up or not self._stop_ordered):
             return self._why_over.value
         return super()._why_it_ended()
 
