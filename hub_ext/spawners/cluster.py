@@ -120,12 +120,15 @@ class Cluster:
     def _start(self) -> None:
         if self._loop is not None:
             return
+        try:
+            load_config()
+        except Exception as error:  # whatever is wrong with a kubeconfig, in the client's own many ways
+            raise ClusterUnseen(f"There is no way into a cluster: {error}") from error
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="cluster", daemon=True).start()
         self._do(self._start_watches())
 
     async def _start_watches(self) -> None:
-        load_config()
         self._pods, self._nodes = PodWatch(omit_namespace=True), NodeWatch()
         watches: list[Watch] = [self._pods, self._nodes]
         for watch in watches:
