@@ -292,7 +292,8 @@ def _page_settings(
         provider={} if oidc is None else {str(key): text for key, text in oidc.title.items()},
         person_line=people.get if oidc is None else line_of,
         server_line=lambda spawner, language: PageWords.server_line(spawner, language, documents.policy),
-        ended_line=words.ended_line,
+        # No bound method: traitlets copies what is configured, with the object it is bound to.
+        ended_line=lambda person, server, language: words.ended_line(person, server, language),
     )
 
 
