@@ -1,0 +1,95 @@
+"""What the gate does for starts that a hub was cut off in, and for ends that could not be written down at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hub_ext.core.errors import StoreUnavailable
+from hub_ext.quota.model import LeaseState
+from hub_ext.spawners import gate
+from hub_ext.spawners.kube import GatedKubeSpawner
+from tests.support.pod_spawners import Site, a_site
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    # Making a spawner reads the way into the cluster; nobody is asked there.
+    monkeypatch.setattr("kubespawner.spawner.load_config", lambda **options: None)
+    with a_site(tmp_path, {}) as one:
+        one.person("student", "hangang-univ", roles=("student",))
+        yield one
+
+
+def all_leases() -> list[Any]:
+    assert GatedKubeSpawner.gate is not None
+    with GatedKubeSpawner.gate.admission.store.reading() as txn:
+        return txn.all_leases()
+
+
+async def test_what_was_asked_before_a_restart_is_decided_after_it(site: Site) -> None:
+    spawner = site.spawner("student", profile="h200-slice")
+    spawner._undecided = True
+    await spawner.run_post_stop_hook()
+    (lease,) = all_leases()
+    assert (lease.person, lease.profile, lease.state) == ("student", "h200-slice", LeaseState.BOOKED)
+    # The clock starts it, and not this spawner, which is done.
+    assert spawner.lease_id == ""
+    await spawner.run_post_stop_hook()
+    assert len(all_leases()) == 1
+
+
+async def test_what_may_not_be_is_not_booked_after_a_restart_either(site: Site) -> None:
+    spawner = site.spawner("student", profile="h200-4")
+    spawner._undecided = True
+    await spawner.run_post_stop_hook()
+    assert all_leases() == []
+
+
+async def test_what_a_hub_before_this_one_booked_is_left_to_the_clock(site: Site) -> None:
+    before = site.spawner("student", profile="h200-slice")
+    await before.pass_gate()
+    spawner = site.spawner("student")
+    spawner.load_state({"lease": before.lease_id})
+    await spawner.run_post_stop_hook()
+    assert site.lease(before.lease_id).state is LeaseState.BOOKED
+
+
+async def test_an_end_is_written_down_once_the_records_are_there_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawner = site.spawner("student", profile="h200-slice")
+    await spawner.pass_gate()
+    lease_id, admission = spawner.lease_id, spawner._gate().admission
+    away, find = 3, admission.find_now
+
+    def find_later(wanted: str) -> Any:
+        nonlocal away
+        away -= 1
+        if away >= 0:
+            raise StoreUnavailable("The database is away. Nothing was booked. Try again.")
+        return find(wanted)
+
+    monkeypatch.setattr(admission, "find_now", find_later)
+    monkeypatch.setattr(gate, "AGAIN_SECONDS", 0.001)
+    spawner._stop_ordered = True
+    await spawner.run_post_stop_hook()
+    assert spawner.lease_id == ""
+    await asyncio.gather(*gate._LATER)
+    assert (site.lease(lease_id).state, site.lease(lease_id).reason) == (LeaseState.ENDING, "stopped")
+    assert away < 0
+
+
+async def test_its_owner_is_told_why_a_server_ended(site: Site) -> None:
+    spawner = site.spawner("student", profile="h200-slice")
+    await spawner.pass_gate()
+    spawner._stop_ordered = True
+    await spawner.run_post_stop_hook()
+    words: Any = spawner._gate().words
+    assert words.ended_line("student", "", "en").startswith("You stopped the server.")
+    assert words.ended_line("student", "", "ko") != words.ended_line("student", "", "en")
+    assert words.ended_line("student", "second", "en") == ""
