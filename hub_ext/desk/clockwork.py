@@ -106,7 +106,13 @@ class Clockwork:
         """All steps once; False while another clock leads, or the database is away."""
         if not self._lead():
             return False
-        for step in (self.reload_policy, self.look_at_nodes, self.reconcile, self.keep_accounts, self.stop_ended):
+        for step in (
+            self.reload_policy,
+            self.look_at_nodes,
+            self.reconcile,
+            self.keep_accounts,
+            self.stop_ended,
+        ):
             if not self._still_leads():
                 return False
             self._do(step)

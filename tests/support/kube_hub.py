@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,11 @@ class KubeHub(EmbeddedHub):
             if "deletionTimestamp" not in pod["metadata"]
         }
         return leases, pods
+
+    def nodes_ready(self) -> dict[str, bool]:
+        """What the clock has written down of the nodes."""
+        with closing(sqlite3.connect(self.state / "ledger.sqlite")) as ledger:
+            return {str(name): bool(ready) for name, ready in ledger.execute("SELECT name, ready FROM nodes")}
 
     def answers(self) -> bool:
         """Whether the hub itself is there."""

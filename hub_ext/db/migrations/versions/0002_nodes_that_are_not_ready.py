@@ -11,4 +11,3 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("nodes", sa.Column("ready", sa.Boolean(), nullable=False, server_default=sa.true()))
-
