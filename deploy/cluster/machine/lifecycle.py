@@ -24,6 +24,7 @@ from machine.places import (
     LOCK,
     LOGS,
     LONGEST_STATE,
+    MARK,
     NODE,
     OWNER,
     PROGRAMS,
@@ -95,11 +96,15 @@ def down() -> None:
         #    so nobody is given time to write it down.
         processes.kill("kubelet")
         processes.kill("containerd")
-        system.end_containers()
+        # Nothing of the machine was changed before it was written down how it was, and by whom.
+        changed = _owned() and system.remembered()
+        if changed:
+            system.end_containers()
         processes.end_all()
         # 2. What is left in the kernel, and at last the files.
-        system.take_back()
-        system.remove_files()
+        if changed:
+            system.take_back()
+        system.remove_files(owned=_owned())
         LOCK.unlink(missing_ok=True)
     print("The cluster is down. Its built programs are kept for the next time.")
 
@@ -263,6 +268,7 @@ def _claim() -> None:
             f"KUBECONFIG={owner}/kubeconfig, or take it down: HANGANG_CLUSTER_FOLDER={owner} make cluster-down"
         )
     replace_file(OWNER, str(STATE))
+    replace_file(MARK, "Made by `make cluster`; `make cluster-down` removes this folder.\n")
 
 
 def _owned() -> bool:

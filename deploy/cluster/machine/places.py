@@ -19,6 +19,7 @@ MODULES = CLUSTER / "go"
 
 # Named by the variable only to take down a cluster whose checkout is gone.
 STATE = Path(os.environ.get("HANGANG_CLUSTER_FOLDER") or ROOT / ".cluster")
+MARK = STATE / "made-by-make-cluster"
 PROGRAMS = STATE / "bin"
 CONFIGS = STATE / "configs"
 CERTIFICATES = STATE / "certificates"
@@ -33,6 +34,8 @@ STAGES = CONFIGS / "kwok.yaml"
 # Sockets have short paths only, and one machine has room for one such cluster.
 RUN = Path("/run/hangang-cluster")
 OWNER = RUN / "owner"
+# How the machine was. Not below the checkout, which may be gone before the machine starts anew.
+BEFORE = RUN / "before.json"
 LOCK = Path("/run/hangang-cluster.lock")
 CONTAINERD_SOCKET = RUN / "containerd.sock"
 

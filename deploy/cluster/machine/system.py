@@ -16,9 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from machine.certificates import replace_file
-from machine.places import BRIDGE, GATEWAY_IN_PODS, PRETENDED_PODS, RUN, STATE, Problem
+from machine.places import BEFORE, BRIDGE, GATEWAY_IN_PODS, MARK, PRETENDED_PODS, RUN, STATE, Problem
 
-BEFORE = STATE / "before.json"
 CONTROL_GROUPS = Path("/sys/fs/cgroup")
 PODS_GROUP = "kubepods"
 TABLE = "hangang-cluster"
@@ -85,6 +84,11 @@ def remember() -> None:
     replace_file(BEFORE, json.dumps({"kernel": kernel, "folders": folders}, indent=2) + "\n")
 
 
+def remembered() -> bool:
+    """Whether the machine may have been changed: nothing was before it was written down how it was."""
+    return BEFORE.exists()
+
+
 def make_network() -> None:
     """The bridge of the pods with the machine's address on it; the parts that serve the cluster listen there."""
     if not Path(f"/sys/class/net/{BRIDGE}").exists():
@@ -108,15 +112,15 @@ def end_containers() -> None:
 
 
 def take_back() -> None:
-    """Undo everything but the files; the parts have ended by now. What is gone already is no error."""
+    """Undo everything but the files; the parts have ended by now. What is gone already is no error. Only where it is
+    written down how the machine was.
+    """
     _unmount()
     _remove_groups()
     _quietly("ip", "link", "delete", BRIDGE)
     _quietly("ip", "route", "delete", "unreachable", PRETENDED_PODS)
     for family, table in (("ip", "kube-proxy"), ("ip6", "kube-proxy"), ("inet", TABLE)):
         _quietly("nft", "delete", "table", family, table)
-    if not BEFORE.exists():
-        return
     before = json.loads(BEFORE.read_text())
     for name, value in before["kernel"].items():
         with suppress(OSError):
@@ -132,14 +136,17 @@ def take_back() -> None:
             _remove_empty(Path(folder))
 
 
-def remove_files() -> None:
-    """The state's folder and the sockets. Nothing is mounted below them any more. Raises Problem."""
+def remove_files(*, owned: bool) -> None:
+    """The state's folder, if it bears our mark, and the sockets, if they are its. Nothing is mounted below them any more.
+    Raises Problem.
+    """
     still = list(_mounts())
     if still:
         raise Problem(
             f"Still mounted, so nothing was removed: {', '.join(still)}. Run `make cluster-down` again."
         )
-    for folder in (STATE, RUN):
+    folders = [STATE] if owned or MARK.exists() else []
+    for folder in [*folders, RUN] if owned else folders:
         shutil.rmtree(folder, ignore_errors=True)
         if folder.exists():
             raise Problem(f"{folder} could not be removed whole. Run `make cluster-down` again.")
