@@ -60,6 +60,11 @@ def _parser() -> argparse.ArgumentParser:
     command("up", "bring up what is missing; with KUBECONFIG set, only see that that cluster answers", _up)
     command("down", "end and remove everything that `up` made", lambda _: lifecycle.down())
     command(
+        "clear",
+        "remove what is left of another checkout's cluster of which nothing runs any more",
+        lambda _: lifecycle.clear_abandoned(),
+    )
+    command(
         "status", "show each part; fails when one does not serve", lambda _: 0 if lifecycle.status() else 1
     )
     one = command(

@@ -64,7 +64,7 @@ def up() -> None:
             f"The path of {STATE} is too long for the sockets below it: {LONGEST_STATE} letters are the most."
         )
     programs.build_missing()
-    _clear_abandoned()
+    clear_abandoned()
     with _turn():
         # 2. This machine is ours, and we know how it was.
         _claim()
@@ -239,7 +239,7 @@ def _apply_objects() -> None:
     replace_file(applied, digest)
 
 
-def _clear_abandoned() -> None:
+def clear_abandoned() -> None:
     """What another checkout's cluster left behind goes first, as its own `down` would have it, once nothing of it runs.
     Raises Problem.
     """
