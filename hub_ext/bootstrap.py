@@ -19,6 +19,7 @@ from hub_ext.auth.site import writing_down
 from hub_ext.core.errors import BadInput, HubError
 from hub_ext.core.people import Person
 from hub_ext.factory import Documents, Factory, pod_rules
+from hub_ext.kube.pods import Waiting
 from hub_ext.notebook.samples import copy_samples
 from hub_ext.pages import (
     DemoPerson,
@@ -34,7 +35,7 @@ from hub_ext.profiles.kube import PodRules, profile_list
 from hub_ext.quota.model import Policy
 from hub_ext.settings import HUB_SCHEMA, KubernetesSettings, OidcSettings, Settings
 from hub_ext.spawners.gate import Gate
-from hub_ext.spawners.kube import MARGIN_SECONDS, GatedKubeSpawner
+from hub_ext.spawners.kube import MARGIN_SECONDS, PATIENCE, GatedKubeSpawner
 from hub_ext.spawners.local import GatedLocalSpawner
 
 START_SECONDS = 60
@@ -184,6 +185,7 @@ def _pods(
 ) -> None:
     kubernetes, spawner = settings.kubernetes, c.KubeSpawner
     GatedKubeSpawner.gate = Gate(factory.admission, factory.profiles, words)
+    GatedKubeSpawner.patience = {**PATIENCE, Waiting.NODE: kubernetes.node_seconds}
     c.JupyterHub.spawner_class = GatedKubeSpawner
     c.Spawner.default_url = "/lab"
     c.Spawner.start_timeout = kubernetes.start_seconds + MARGIN_SECONDS
@@ -247,8 +249,6 @@ def hub_database_url(settings: Settings) -> str:
     if settings.database_url is None:
         return f"sqlite:///{settings.state_dir / 'jupyterhub.sqlite'}"
     url = make_url(settings.database_url)
-    if url.get_backend_name() != "postgresql":
-        return f"sqlite:///{settings.state_dir / 'jupyterhub.sqlite'}"
     plain = url.set(drivername="postgresql+psycopg").difference_update_query(["schema", "options"])
     query = {"options": f"-csearch_path={HUB_SCHEMA}"}
     return plain.update_query_dict(query).render_as_string(hide_password=False)

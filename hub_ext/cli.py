@@ -350,10 +350,18 @@ def stop_servers(why: str) -> None:
 def _stop_pods(factory: Factory, why: str) -> None:
     """The clock releases each lease when its pod is gone."""
     running = factory.cluster.running()
+    # All of them before the first word to a database that may not take part.
+    faults = []
+    for one in running:
+        try:
+            factory.cluster.stop(one)
+        except HubError as error:
+            faults.append(str(error))
+    click.echo(f"{len(running) - len(faults)} server(s) are ending.")
     for one in running:
         factory.admission.change(one.lease, end(_who(), why))
-        factory.cluster.stop(one)
-    click.echo(f"{len(running)} server(s) are ending.")
+    if faults:
+        raise BadInput("\n".join(faults))
 
 
 def _date(_context: click.Context, parameter: click.Parameter, value: str | None) -> date | None:

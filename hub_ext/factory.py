@@ -110,11 +110,9 @@ class Factory:
     def cluster(self) -> Cluster:
         """The world of pods."""
         kubernetes, simulated = self.settings.kubernetes, self.settings.simulated_node or {}
-        tolerations = [*kubernetes.tolerations]
-        for nodes in kubernetes.gpu_nodes.values():
-            tolerations += nodes.tolerations
+        of_gpus = [toleration for nodes in kubernetes.gpu_nodes.values() for toleration in nodes.tolerations]
         instead = {name: parse_amount(name, size, rounding="down") for name, size in simulated.items()}
-        return Cluster(kubernetes.namespace, tolerations, instead)
+        return Cluster(kubernetes.namespace, kubernetes.tolerations, instead, of_gpus)
 
     @cached_property
     def limits(self) -> Limits:
@@ -217,6 +215,12 @@ def pod_rules(kubernetes: KubernetesSettings, policy: Policy) -> PodRules:
         if name not in policy.gpu_classes:
             known = ", ".join(policy.gpu_classes) or "none"
             raise BadInput(f"kubernetes.gpu_nodes names the GPU class {name!r}; the policy has: {known}")
+    resources = [gpu.resource for gpu in policy.gpu_classes.values()]
+    if twice := next((resource for resource in resources if resources.count(resource) > 1), None):
+        raise BadInput(
+            f"Two GPU classes of the policy have the Kubernetes resource {twice}, by which a cluster tells them apart; "
+            "give each its own (the device plugin can rename resources)"
+        )
     requests = kubernetes.requests
     return PodRules(
         image=kubernetes.image,
@@ -226,6 +230,11 @@ def pod_rules(kubernetes: KubernetesSettings, policy: Policy) -> PodRules:
             for name, nodes in kubernetes.gpu_nodes.items()
         },
         tolerations=kubernetes.tolerations,
+        disk=None
+        if kubernetes.disk is None
+        else sum(
+            parse_amount("memory", size, rounding="up") for size in (kubernetes.disk, kubernetes.scratch or 0)
+        ),
         requests={}
         if requests is None
         else {

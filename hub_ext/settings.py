@@ -70,7 +70,7 @@ class HomeSettings(_Part):
     storage_class: str | None = None
     """None: the cluster's default class."""
     size: Quantity = "10Gi"
-    access_modes: list[str] = ["ReadWriteOnce"]
+    access_modes: list[Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"]] = ["ReadWriteOnce"]
     """`ReadWriteMany` where one person's servers run on several nodes at once."""
 
 
@@ -109,6 +109,8 @@ class KubernetesSettings(_Part):
     """A claim with the centre's data, which every server sees read-only at /shared."""
     scratch: Quantity | None = "20Gi"
     """Fast space of one server, gone with it, at /scratch."""
+    disk: Quantity | None = "10Gi"
+    """What a server may write outside home and scratch (its own packages, /tmp); None: as much as its node has."""
     priority_class: str | None = "hangang-servers"
     requests: RequestSettings | None = None
     gpu_nodes: dict[str, GpuNodes] = {}
@@ -117,6 +119,8 @@ class KubernetesSettings(_Part):
     """Of every server's pod."""
     start_seconds: Annotated[int, Field(ge=30, le=3600)] = 600
     """How long a pod may take to run: pulling a large image counts."""
+    node_seconds: Annotated[int, Field(ge=10, le=3600)] = 120
+    """How long a pod may find no node: longer where a node that is needed is made first."""
 
 
 def _duration(value: object) -> int:
@@ -220,6 +224,15 @@ class Settings(BaseModel):
     simulated_node: dict[str, int | float | str] | None = None
     """Replaces this machine's sizes for all decisions: `{gpu.h200: 8, cpu: 128, memory: 2Ti}`."""
     log_level: str = "INFO"
+
+    @model_validator(mode="after")
+    def _shared_database(self) -> Settings:
+        if self.on_kubernetes and self.database_url and not self.database_url.startswith("postgres"):
+            raise ValueError(
+                "hub and clock in a cluster need a database that both reach; "
+                "write database_url: postgresql://USER@HOST/NAME"
+            )
+        return self
 
     @property
     def state_dir(self) -> Path:

@@ -30,6 +30,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    false,
     literal_column,
     true,
 )
@@ -174,6 +175,7 @@ nodes = Table(
     Column("devices", _json, nullable=False),
     Column("simulated", Boolean, nullable=False),
     Column("ready", Boolean, nullable=False, server_default=true()),
+    Column("only_gpus", Boolean, nullable=False, server_default=false()),
 )
 
 # A row `nodes` tells "there are no machines" from "nobody ever said which machines there are".

@@ -240,11 +240,18 @@ class Clockwork:
         """Through the hub, many at once: each start takes over the lease that was booked for it."""
         self._cut_off = {lease.id: self._cut_off.get(lease.id, CutOff(now)) for lease in leases}
         due = [lease for lease in leases if now - self._cut_off[lease.id].since >= START_AGAIN_AFTER]
-        if not due or not self._still_leads():
+        if not due:
             return
         with ThreadPoolExecutor(max_workers=STARTS_AT_ONCE, thread_name_prefix="starts") as threads:
-            refusals = list(threads.map(self._start_one, due))
-        for lease, refusal in zip(due, refusals, strict=True):
+            for first in range(0, len(due), STARTS_AT_ONCE):
+                # A batch takes some seconds where the hub takes its time.
+                if not self._still_leads():
+                    return
+                batch = due[first : first + STARTS_AT_ONCE]
+                self._note_starts(batch, list(threads.map(self._start_one, batch)))
+
+    def _note_starts(self, leases: Sequence[Lease], refusals: Sequence[str | None]) -> None:
+        for lease, refusal in zip(leases, refusals, strict=True):
             cut_off = self._cut_off[lease.id]
             if refusal is None:
                 log.info("started again", lease=lease.id, person=lease.person, server=lease.server)

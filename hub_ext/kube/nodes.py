@@ -23,11 +23,12 @@ COMES_AND_GOES: Final = "node.kubernetes.io/"
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """`ready` False: it exists, and takes no new pod for the moment."""
+    """`ready` False: it exists, and takes no new pod for the moment. `only_gpus`: its taints let none in without a GPU."""
 
     name: str
     capacity: Amounts
     ready: bool = True
+    only_gpus: bool = False
 
 
 def machines(
@@ -36,8 +37,14 @@ def machines(
     resources: Mapping[str, str],
     tolerations: Sequence[Toleration] = (),
     instead: Amounts | None = None,
+    *,
+    gpu_tolerations: Sequence[Toleration] = (),
+    namespace: str | None = None,
 ) -> list[Machine]:
     """The nodes that may take our pods, by name.
+
+    `tolerations` are those of all our pods, `gpu_tolerations` those that only pods with a GPU have besides. Our leases
+    are those in `namespace` (None: in any); a label elsewhere says nothing.
 
     `resources` gives the quota's name of each Kubernetes resource (`nvidia.com/gpu` is `gpu.h200`); a class that
     two nodes have under one resource cannot be told apart. `pods` are all pods of the cluster: what is not ours
@@ -47,13 +54,15 @@ def machines(
     foreign: dict[str, list[Mapping[str, Any]]] = {}
     for pod in pods:
         host = node_of(pod)
-        if host is not None and not lease_of(pod) and not is_over(pod):
+        ours = lease_of(pod) and namespace in (None, (pod.get("metadata") or {}).get("namespace"))
+        if host is not None and not ours and not is_over(pod):
             foreign.setdefault(host, []).append(pod)
     found = []
     for node in nodes:
         name = str((node.get("metadata") or {}).get("name", ""))
         spec = node.get("spec") or {}
-        if not _tolerated(spec.get("taints") or (), tolerations):
+        taints = spec.get("taints") or ()
+        if not _tolerated(taints, [*tolerations, *gpu_tolerations]):
             continue
         capacity = _allocatable(node, names)
         for pod in foreign.get(name, ()):
@@ -61,7 +70,7 @@ def machines(
                 if resource in capacity:
                     capacity[resource] = max(0, capacity[resource] - amount)
         capacity |= {resource: amount for resource, amount in (instead or {}).items() if resource in capacity}
-        found.append(Machine(name, capacity, _ready(node)))
+        found.append(Machine(name, capacity, _ready(node), not _tolerated(taints, tolerations)))
     return sorted(found, key=lambda machine: machine.name)
 
 

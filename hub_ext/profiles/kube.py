@@ -16,6 +16,8 @@ from hub_ext.profiles.model import Choice, Option, Profile
 
 SHARED_MEMORY = "shared-memory"
 """The volume at /dev/shm."""
+VISIBLE_DEVICES = "NVIDIA_VISIBLE_DEVICES"
+DISK, LEAST_DISK = "ephemeral-storage", "100Mi"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,8 @@ class PodRules:
     gpu_nodes: Mapping[str, Nodes] = field(default_factory=dict)
     tolerations: Sequence[Mapping[str, Any]] = ()
     requests: Amounts = field(default_factory=dict)
+    disk: int | None = None
+    """What a server may write outside its home, in MiB; None: as much as its node has."""
 
 
 def profile_list(profiles: Iterable[Profile], rules: PodRules) -> list[dict[str, Any]]:
@@ -76,7 +80,7 @@ def _entry(profile: Profile, rules: PodRules, unset: Mapping[str, None]) -> dict
             **_NO_SIZES,
             **_sizes(profile.amounts, rules),
             **_gpus(profile.amounts, rules),
-            "environment": {**unset, **profile.environment},
+            "environment": {**unset, VISIBLE_DEVICES: _visible(profile.amounts), **profile.environment},
         },
     }
     if profile.options:
@@ -95,10 +99,13 @@ def _option(option: Option, profile: Profile, rules: PodRules) -> dict[str, Any]
 
 def _choice(choice: Choice, profile: Profile, rules: PodRules) -> dict[str, Any]:
     override: dict[str, Any] = _sizes(choice.amounts, rules)
+    environment: dict[str, str | None] = dict(choice.environment)
     if any(is_gpu(resource) for resource in choice.amounts):
-        override |= _gpus({**profile.amounts, **choice.amounts}, rules)
-    if choice.environment:
-        override["environment"] = dict(choice.environment)
+        amounts = {**profile.amounts, **choice.amounts}
+        override |= _gpus(amounts, rules)
+        environment[VISIBLE_DEVICES] = _visible(amounts)
+    if environment:
+        override["environment"] = environment
     entry: dict[str, Any] = {"display_name": choice.title[DEFAULT], "kubespawner_override": override}
     if choice.default:
         entry["default"] = True
@@ -126,6 +133,13 @@ def _sizes(amounts: Amounts, rules: PodRules) -> dict[str, Any]:
     return sizes
 
 
+def _visible(amounts: Amounts) -> str | None:
+    """Where a node's runtime shows all GPUs to whoever names none, a server without GPUs must say so. Those with some
+    are told which by the device plugin.
+    """
+    return None if any(is_gpu(resource) and amount for resource, amount in amounts.items()) else "void"
+
+
 def _gpus(amounts: Amounts, rules: PodRules) -> dict[str, Any]:
     """The devices, and where they are. None takes out what another profile put in."""
     counts: dict[str, str | None] = dict.fromkeys(rules.gpu_resources.values())
@@ -140,9 +154,11 @@ def _gpus(amounts: Amounts, rules: PodRules) -> dict[str, Any]:
             nodes = rules.gpu_nodes.get(name, Nodes())
             selector |= nodes.node_selector
             tolerations += [toleration for toleration in nodes.tolerations if toleration not in tolerations]
+    # What a server writes beside its home would else fill the node, and other people's servers would be evicted.
+    disk = {} if rules.disk is None else {DISK: f"{rules.disk}Mi"}
     return {
-        "extra_resource_limits": counts,
-        "extra_resource_guarantees": dict(counts),
+        "extra_resource_limits": {**counts, **disk},
+        "extra_resource_guarantees": {**counts, **({DISK: LEAST_DISK} if disk else {})},
         "node_selector": selector,
         "tolerations": tolerations,
     }

@@ -351,7 +351,7 @@ class Device:
 class Node:
     """A machine: what it has in base units, and its devices where leases choose them.
 
-    `ready` False: it is there, and takes nothing new for the moment.
+    `ready` False: it is there, and takes nothing new for the moment. `only_gpus`: it takes nothing without a GPU.
     """
 
     name: str
@@ -359,6 +359,7 @@ class Node:
     devices: tuple[Device, ...] = ()
     simulated: bool = False
     ready: bool = True
+    only_gpus: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -140,9 +140,12 @@ def too_big_for_person(snapshot: Snapshot, ask: Ask) -> Refuse | None:
 
 
 def too_big_for_any_node(snapshot: Snapshot, ask: Ask) -> Refuse | None:
-    if snapshot.nodes is None or any(_within(ask, node.capacity) for node in snapshot.nodes):
+    if snapshot.nodes is None:
         return None
-    largest = {r: max((node.capacity.get(r, 0) for node in snapshot.nodes), default=0) for r in ask.amounts}
+    nodes = [node for node in snapshot.nodes if _open_to(ask, node)]
+    if any(_within(ask, node.capacity) for node in nodes):
+        return None
+    largest = {r: max((node.capacity.get(r, 0) for node in nodes), default=0) for r in ask.amounts}
     short = next((r for r, amount in sorted(ask.amounts.items()) if amount > largest[r]), None)
     facts = {"asked": dict(ask.amounts), "largest": largest, "resource": short}
     return Refuse(Code.TOO_BIG_FOR_ANY_NODE, facts)
@@ -382,12 +385,16 @@ def pick_node(snapshot: Snapshot, ask: Ask) -> str | None:
     """The node with the fewest free GPUs that has the room, then by name."""
     fitting = []
     for node in snapshot.nodes or ():
-        if not node.ready:
+        if not (node.ready and _open_to(ask, node)):
             continue
         free = free_on(snapshot, node)
         if _within(ask, free):
             fitting.append((sum(amount for resource, amount in free.items() if is_gpu(resource)), node.name))
     return min(fitting)[1] if fitting else None
+
+
+def _open_to(ask: Ask, node: Node) -> bool:
+    return not node.only_gpus or any(is_gpu(resource) and amount for resource, amount in ask.amounts.items())
 
 
 def starts_busy(snapshot: Snapshot, ask: Ask) -> Wait | None:

@@ -297,9 +297,12 @@ class SqlTransaction:
                 devices=tuple(Device(**device) for device in row["devices"]),
                 simulated=row["simulated"],
                 ready=row["ready"],
+                only_gpus=row["only_gpus"],
             )
-            for row in self._connection.execute(select(tables.nodes).order_by(tables.nodes.c.name)).mappings()
+            for row in self._connection.execute(select(tables.nodes)).mappings()
         )
+        # Not by the database, which may sort by a language.
+        known = tuple(sorted(known, key=lambda node: node.name))
         return known if known or self._nodes_reported() else None
 
     def put_nodes(self, nodes: Sequence[Node]) -> None:

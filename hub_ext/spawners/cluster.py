@@ -48,12 +48,14 @@ class ClusterUnseen(HubError):
 class Cluster:
     """The pods of `namespace` and the nodes of the cluster.
 
-    `tolerations` are those of any of our pods; `instead` replaces the sizes of nodes that it names.
+    `tolerations` are those of all our pods, `gpu_tolerations` those of pods with a GPU besides; `instead` replaces the
+    sizes of nodes that it names.
     """
 
     namespace: str
     tolerations: Sequence[Mapping[str, Any]] = ()
     instead: Amounts = field(default_factory=dict)
+    gpu_tolerations: Sequence[Mapping[str, Any]] = ()
     _loop: asyncio.AbstractEventLoop | None = None
     _pods: PodWatch | None = None
     """Of all namespaces: what is not ours takes room on the nodes."""
@@ -99,8 +101,16 @@ class Cluster:
         pods = self._seen(self._pod_watch())
         assert self._nodes is not None
         resources = {gpu.resource: f"gpu.{name}" for name, gpu in policy.gpu_classes.items()}
-        found = machines(self._seen(self._nodes), pods, resources, self.tolerations, self.instead)
-        return [Node(one.name, one.capacity, ready=one.ready) for one in found]
+        found = machines(
+            self._seen(self._nodes),
+            pods,
+            resources,
+            self.tolerations,
+            self.instead,
+            gpu_tolerations=self.gpu_tolerations,
+            namespace=self.namespace,
+        )
+        return [Node(one.name, one.capacity, ready=one.ready, only_gpus=one.only_gpus) for one in found]
 
     # -- inside -----------------------------------------------------------------------------------------------------------
 

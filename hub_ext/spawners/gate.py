@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -169,6 +168,7 @@ class GateMixin(Spawner):
         await super().stop(now)
 
     async def poll(self) -> Any:
+        """JupyterHub takes no spawner class that does not have its own."""
         return await super().poll()
 
     async def run_post_stop_hook(self) -> Any:
@@ -211,9 +211,13 @@ class GateMixin(Spawner):
     async def _write_end_later(self, gate: Gate, lease_id: str, why: str, *, gone: bool) -> None:
         while True:
             await asyncio.sleep(AGAIN_SECONDS)
-            with suppress(StoreUnavailable):
+            try:
                 await self._write_end(gate, lease_id, why, gone=gone)
-                return
+            except StoreUnavailable:
+                continue
+            except Exception:
+                self.log.exception("The end of lease %s could not be written down", lease_id)
+            return
 
     async def _book_what_was_asked(self) -> None:
         """Decide now, so that nobody has to click again: the clock starts what is booked."""

@@ -13,6 +13,7 @@ site's pods look is set by traits (`hub_ext.bootstrap`). With a gate a start is
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar, Final
@@ -69,6 +70,8 @@ class GatedKubeSpawner(GateMixin, KubeSpawner):
     _gave_up = False
     """Whether the start was given up here: what JupyterHub then stops was not stopped by the person."""
     patience: ClassVar[Mapping[Waiting, Seconds]] = PATIENCE
+    _start_future: asyncio.Future[Any] | None
+    """KubeSpawner's own, of the start that is under way or was the last."""
 
     # -- the start --------------------------------------------------------------------------------------------------
 
@@ -217,10 +220,11 @@ class GatedKubeSpawner(GateMixin, KubeSpawner):
             if (why := self._why_ended_while_starting()) is not None:
                 raise self._given_up(why)
             wait = self._wait(pod)
-            if wait.what is not trouble:
-                trouble, since = wait.what, loop.time()
             now = loop.time()
-            if now > give_up or (watch.in_sight and now - since > self.patience.get(wait.what, now)):
+            # What is not seen may long have got over its trouble.
+            if wait.what is not trouble or not watch.in_sight:
+                trouble, since = wait.what, now
+            if now > give_up or now - since > self.patience.get(wait.what, math.inf):
                 self.log.warning("The start of %s is given up: %s %s", self._log_name, wait.what, wait.detail)
                 raise self._given_up(_outcome_of(wait))
             await watch.changed(self._key, LOOK_SECONDS)
@@ -302,6 +306,12 @@ class GatedKubeSpawner(GateMixin, KubeSpawner):
     def handle_and_node(self) -> tuple[str, str | None]:
         pod = self._own_pod()
         return (handle_of(pod), node_of(pod)) if pod is not None else ("", None)
+
+    def clear_state(self) -> None:
+        super().clear_state()
+        if self.gate is not None:
+            # That of a former start: a page that shows the progress would take it for this one's.
+            self._start_future = None
 
     # -- progress ---------------------------------------------------------------------------------------------------
 

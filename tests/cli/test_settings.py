@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 
 from hub_ext import settings as settings_module
 from hub_ext.core.errors import BadInput, FaultyDocument
-from hub_ext.settings import Settings, load_secrets, load_settings
+from hub_ext.factory import pod_rules
+from hub_ext.settings import KubernetesSettings, Settings, load_secrets, load_settings
+from tests.support.builders import a_policy
 
 
 def written(folder: Path, text: str) -> Path:
@@ -308,3 +311,17 @@ def test_a_state_folder_that_cannot_be_made_is_told(settings: Settings) -> None:
     (settings.root / "a").write_text("a file in its place")
     with pytest.raises(BadInput, match=r"The state folder .*/a/state cannot be used \(.+\); give HUB_STATE"):
         load_secrets(settings)
+
+
+def test_on_kubernetes_hub_and_clock_need_a_database_that_both_reach(tmp_path: Path) -> None:
+    file = tmp_path / "hub.yaml"
+    file.write_text("run_on: kubernetes\ndatabase_url: mysql://somewhere/hub\n")
+    with pytest.raises(FaultyDocument, match="need a database that both reach"):
+        load_settings(file, {})
+
+
+def test_two_gpu_classes_of_one_kubernetes_resource_are_refused_in_a_cluster() -> None:
+    policy = a_policy({"univ": {}}, classes={"h100": "1", "h200": "1"})
+    same = {name: replace(gpu, resource="nvidia.com/gpu") for name, gpu in policy.gpu_classes.items()}
+    with pytest.raises(BadInput, match=r"Two GPU classes .* nvidia\.com/gpu"):
+        pod_rules(KubernetesSettings(), replace(policy, gpu_classes=same))

@@ -96,6 +96,21 @@ def test_a_node_counts_where_its_taints_are_tolerated(
     assert [machine.name for machine in found] == (["n1"] if want else [])
 
 
+def test_a_node_that_only_pods_with_a_gpu_tolerate_is_for_them_alone() -> None:
+    nodes = [node("gpus", taints=[{"key": "nvidia.com/gpu", "effect": "NoSchedule"}]), node("plain")]
+    found = machines(nodes, [], RESOURCES, gpu_tolerations=[FOR_GPUS])
+    assert [(machine.name, machine.only_gpus) for machine in found] == [("gpus", True), ("plain", False)]
+
+
+def test_a_lease_in_another_namespace_is_not_ours_and_takes_room() -> None:
+    elsewhere = pod({"cpu": "2"}, lease="a" * 32)
+    elsewhere["metadata"]["namespace"] = "elsewhere"
+    ours = pod({"cpu": "2"}, lease="b" * 32)
+    ours["metadata"]["namespace"] = "users"
+    found = one(machines([node()], [elsewhere, ours], RESOURCES, namespace="users"))
+    assert found.capacity["cpu"] == 6000
+
+
 def test_every_taint_must_be_tolerated() -> None:
     taints = [{"key": "nvidia.com/gpu", "effect": "NoSchedule"}, {"key": "other", "effect": "NoSchedule"}]
     assert machines([node(taints=taints)], [], RESOURCES, [FOR_GPUS]) == []

@@ -10,7 +10,7 @@ from hub_ext.core.decision import Admit, Wait
 from hub_ext.core.people import Person
 from hub_ext.quota.ledger import Ledger
 from hub_ext.quota.model import Ask, Node
-from hub_ext.quota.policy import Snapshot, decide, pick_node
+from hub_ext.quota.policy import Snapshot, decide, no_node_free, pick_node, too_big_for_any_node
 from hub_ext.quota.sums import SumKey, Sums
 from hub_ext.quota.tree import tree_of
 from tests.support.builders import a_policy, ask, decision, gpus, lease, played
@@ -485,6 +485,22 @@ def test_node(amounts: dict[str, Any], leases: list[Any], wanted: str) -> None:
     ]
     wish = Ask("a", "p", "public", {name: round(float(count) * 1000) for name, count in amounts.items()})
     assert pick_node(Snapshot(tree_of(a_policy(CITY)), Sums(taken), nodes), wish) == wanted
+
+
+@pytest.mark.parametrize(
+    ("nodes", "amounts", "want"),
+    [
+        pytest.param([Node("n1", {"cpu": 8000, "gpu.h200": 1000}, ready=False)], {"cpu": 1000}, "no-node-free", id="what takes nothing for the moment is waited for"),
+        pytest.param([Node("n1", {"cpu": 8000, "gpu.h200": 1000}, only_gpus=True)], {"cpu": 1000}, "too-big-for-any-node", id="what only takes GPUs is nothing for others"),
+        pytest.param([Node("n1", {"cpu": 8000, "gpu.h200": 1000}, only_gpus=True)], {"cpu": 1000, "gpu.h200": 1000}, None, id="and takes what has one"),
+        pytest.param([Node("n1", {"cpu": 8000, "gpu.h200": 1000}, only_gpus=True), Node("n2", {"cpu": 2000})], {"cpu": 1000}, None, id="others go elsewhere"),
+    ],
+)  # fmt: skip
+def test_nodes_that_take_only_some(nodes: list[Node], amounts: dict[str, int], want: str | None) -> None:
+    wish = Ask("a", "p", "public", amounts)
+    snapshot = Snapshot(tree_of(a_policy(CITY)), Sums(), nodes)
+    found = too_big_for_any_node(snapshot, wish) or no_node_free(snapshot, wish)
+    assert (found.code.value if found else None) == want
 
 
 def test_a_lease_is_put_on_the_machine_that_was_chosen() -> None:

@@ -1,4 +1,4 @@
-"""Nodes that are there and take nothing new for the moment."""
+"""Nodes that take nothing new for the moment, and nodes that take nothing without a GPU."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -11,3 +11,4 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("nodes", sa.Column("ready", sa.Boolean(), nullable=False, server_default=sa.true()))
+    op.add_column("nodes", sa.Column("only_gpus", sa.Boolean(), nullable=False, server_default=sa.false()))
