@@ -438,9 +438,11 @@ def _pretended_nodes() -> Component:
 
 def _keeper() -> Component:
     sources = "".join(path.read_text() for path in sorted((CLUSTER / "machine").glob("*.py")))
+    # The same program, whether it is called inside a virtual environment or not: else it would be started anew.
+    python = str(Path(sys.executable).resolve())
     return Component(
         "keeper",
-        [sys.executable, str(CLUSTER / "cluster.py"), "keep"],
+        [python, str(CLUSTER / "cluster.py"), "keep"],
         lambda: True,
         environment={
             "HANGANG_CLUSTER_FOLDER": str(STATE),
