@@ -35,7 +35,7 @@ from hub_ext.profiles.kube import PodRules, profile_list
 from hub_ext.quota.model import Policy
 from hub_ext.settings import HUB_SCHEMA, KubernetesSettings, OidcSettings, Settings
 from hub_ext.spawners.gate import Gate
-from hub_ext.spawners.kube import MARGIN_SECONDS, PATIENCE, GatedKubeSpawner
+from hub_ext.spawners.kube import MARGIN_SECONDS, GatedKubeSpawner
 from hub_ext.spawners.local import GatedLocalSpawner
 
 START_SECONDS = 60
@@ -185,7 +185,10 @@ def _pods(
 ) -> None:
     kubernetes, spawner = settings.kubernetes, c.KubeSpawner
     GatedKubeSpawner.gate = Gate(factory.admission, factory.profiles, words)
-    GatedKubeSpawner.patience = {**PATIENCE, Waiting.NODE: kubernetes.node_seconds}
+    GatedKubeSpawner.patience = {
+        **GatedKubeSpawner.patience,
+        Waiting.NODE: kubernetes.node_seconds,
+    }
     c.JupyterHub.spawner_class = GatedKubeSpawner
     c.Spawner.default_url = "/lab"
     c.Spawner.start_timeout = kubernetes.start_seconds + MARGIN_SECONDS

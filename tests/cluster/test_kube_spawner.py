@@ -194,7 +194,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str, int, str, str]] = {
         "its software could not be loaded",
     ),
     "no node has room": (
-        {"gpu_nodes": {"h200": {"node_selector": {"example.com/there-is": "none"}}}},
+        {"node_seconds": 10, "gpu_nodes": {"h200": {"node_selector": {"example.com/there-is": "none"}}}},
         "gpu",
         409,
         "no-room",
