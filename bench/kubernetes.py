@@ -25,7 +25,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import psutil
 
 from tests.support.cluster import Cluster, find_cluster
@@ -202,7 +201,7 @@ def restart(cluster: Cluster, people: int) -> None:
             killed = one.hub.child("hub").pid
             began = time.monotonic()
             os.kill(killed, signal.SIGKILL)
-            wait_for(lambda: answers(one), "the hub serves", 300, 0.1)
+            wait_for(one.hub.answers, "the hub serves", 300, 0.1)
             serving = time.monotonic() - began
             wait_for(lambda: one.ready() == set(one.names), "all are ready again", 300, 0.5)
             all_again = time.monotonic() - began
@@ -212,13 +211,6 @@ def restart(cluster: Cluster, people: int) -> None:
                 f"{'plain KubeSpawner' if plain else 'ours'}: {people} running servers, hub killed -9: serves after "
                 f"{serving:.1f} s, all servers known after {all_again:.1f} s, {memory:.0f} MiB; pods kept: {kept}"
             )
-
-
-def answers(people: Crowd) -> bool:
-    try:
-        return people.http.get("/info", timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 # -- what it cost ----------------------------------------------------------------------------------------------------------
