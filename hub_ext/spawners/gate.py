@@ -185,34 +185,37 @@ class GateMixin(Spawner):
 
     async def _give_back(self, gate: Gate) -> None:
         lease_id, why = self.lease_id, self._why_it_ended()
-        gone = await self.is_gone()
         try:
-            await self._write_end(gate, lease_id, why, gone=gone)
+            # The order to stop first: to see that all is gone may take a while.
+            if await self._write_end(gate, lease_id, why) and await self.is_gone():
+                await gate.admission.release(lease_id, who=self.user.name, why=why)
         except StoreUnavailable as error:
             # Nothing is lost: reconcile sees that nothing runs any more, and charges until it was last seen. A start
             # that failed must be written down by this hub, or the clock would take it for one that was cut off.
             self.log.warning("Lease %s is given back later: %s", lease_id, error)
+            gone = await self.is_gone()
             later = asyncio.create_task(self._write_end_later(gate, lease_id, why, gone=gone))
             _LATER.add(later)
             later.add_done_callback(_LATER.discard)
         # Here and not in `clear_state`, which `poll` calls as soon as a process is gone, before this hook.
         self.lease_id, self.lease, self.chosen, self.policy = "", None, None, None
 
-    async def _write_end(self, gate: Gate, lease_id: str, why: str, *, gone: bool) -> None:
+    async def _write_end(self, gate: Gate, lease_id: str, why: str) -> bool:
+        """False where the lease is the clock's to go on with."""
         lease = await gate.admission.find(lease_id)
         if lease is None or (lease.state is LeaseState.BOOKED and not self._began_here):
             # A hub before this one was cut off in its start: the clock has it started again.
-            return
+            return False
         ended = await gate.admission.ending(lease_id, self.user.name, why) or lease
         gate.words.over(self.user.name, self.name, ended.reason or why)
-        if gone:
-            await gate.admission.release(lease_id, who=self.user.name, why=why)
+        return True
 
     async def _write_end_later(self, gate: Gate, lease_id: str, why: str, *, gone: bool) -> None:
         while True:
             await asyncio.sleep(AGAIN_SECONDS)
             try:
-                await self._write_end(gate, lease_id, why, gone=gone)
+                if await self._write_end(gate, lease_id, why) and gone:
+                    await gate.admission.release(lease_id, who=self.user.name, why=why)
             except StoreUnavailable:
                 continue
             except Exception:
