@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument(
         "--address", default="", help="one address for all of them, where one server answers for all"
     )
-    command("keep", "(run by `up`) set again what a restarted kubelet forgets", lambda _: nodes.keep())
+    command("keep", "(run by `up`) start again what ended by itself", lambda _: lifecycle.keep())
     return parser
 
 

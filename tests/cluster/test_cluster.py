@@ -288,6 +288,19 @@ def test_up_brings_back_a_part_that_crashed_and_pods_live_on(
     cluster.wait_for_pod("new", namespace)
 
 
+@pytest.mark.parametrize("part", ["etcd", "kube-scheduler", "coredns"])
+def test_a_part_that_ends_by_itself_is_started_again(cluster: Cluster, namespace: str, part: str) -> None:
+    before = cluster.pids()
+    os.kill(before[part], signal.SIGKILL)
+
+    wait_for(lambda: cluster.pids().get(part, before[part]) != before[part], f"{part} runs again", 60)
+
+    wait_for(lambda: "does not" not in cluster.program("status"), "all serve", 60)
+    assert {name for name, pid in cluster.pids().items() if before[name] != pid} == {part}
+    cluster.apply(pod("new"), namespace=namespace)
+    cluster.wait_for_pod("new", namespace)
+
+
 def test_a_restarted_kubelet_keeps_pods_and_gets_its_gpus_again(cluster: Cluster, namespace: str) -> None:
     cluster.apply(pod("steady", container=with_limits(**{GPU: 1})), namespace=namespace)
     container = container_id(cluster, "steady", namespace)

@@ -165,9 +165,6 @@ class Cluster:
             yield
         finally:
             self.program("start", part)
-            # What could not live without it is back as well: a scheduler, for one, ends itself when it finds that a
-            # binding whose answer was lost went through after all.
-            self.program("up")
 
     @contextmanager
     def pretended_nodes(self, number: int, *options: str) -> Iterator[Sequence[str]]:

@@ -31,12 +31,14 @@ from machine.places import (
     RUN,
     STAGES,
     STATE,
+    STOPPED,
     VOLUMES,
     Problem,
 )
 
 READY_SECONDS = 120
 LOOK_SECONDS = 0.1
+KEEP_SECONDS = 1.0
 PARTS = (
     "etcd",
     "kube-apiserver",
@@ -132,6 +134,7 @@ def stop(name: str, at_once: bool = False) -> None:
     """End one part, politely or as if it had crashed; nobody starts it again but `start` and `up`. Raises Problem."""
     _known(name)
     with _turn():
+        (STOPPED / name).touch()
         ended = processes.kill(name) if at_once else processes.stop(name)
         print(f"{name} has ended." if ended else f"{name} was not running.")
 
@@ -140,6 +143,38 @@ def start(name: str) -> None:
     """Start one part unless it runs, and wait until it serves. Raises Problem."""
     with _turn():
         print(f"{name} has started." if _ensure(_known(name)) else f"{name} was running.")
+
+
+def keep() -> None:
+    """For ever: start again what ended by itself, and set again what a restarted kubelet forgets.
+
+    A scheduler, for one, ends itself when it finds that a binding whose answer was lost went through after all.
+    """
+    trouble = ""
+    while True:
+        try:
+            with _turn():
+                for part in _ended():
+                    _ensure(part)
+                    print(f"{part.name} had ended; it serves again", flush=True)
+            if nodes.simulate_gpus():
+                print("the node has its simulated GPUs again", flush=True)
+            trouble = ""
+        except (OSError, api.Refused, Problem) as error:
+            if trouble != str(error):
+                print(f"not all can be kept as it was: {error}", flush=True)
+            trouble = str(error)
+        time.sleep(KEEP_SECONDS)
+
+
+def _ended() -> Iterator[Component]:
+    """The parts that ended by themselves, as far as those that they need were not stopped on purpose."""
+    found = processes.running()
+    for part in all_components():
+        if (STOPPED / part.name).exists():
+            return
+        if part.name not in found:
+            yield part
 
 
 def pretended_pods(ready_after: float, address: str) -> None:
@@ -173,6 +208,7 @@ def _known(name: str) -> Component:
 
 def _ensure(part: Component) -> bool:
     """The part runs as it is configured now, and serves; whether it had to be started."""
+    (STOPPED / part.name).unlink(missing_ok=True)
     process = processes.running().get(part.name)
     fresh = process is None or process.digest != part.digest
     if fresh:
@@ -259,7 +295,7 @@ def clear_abandoned() -> None:
 
 def _claim() -> None:
     """Make this checkout the one whose cluster runs on this machine. Raises Problem."""
-    for folder in (RUN, STATE, CONFIGS, LOGS, VOLUMES):
+    for folder in (RUN, STATE, CONFIGS, LOGS, VOLUMES, STOPPED):
         folder.mkdir(mode=0o711, parents=True, exist_ok=True)
     owner = OWNER.read_text() if OWNER.exists() else ""
     if owner and owner != str(STATE):

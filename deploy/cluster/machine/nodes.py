@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 from machine import api
 from machine.places import GPU_LABELS, GPUS, NODE
 
-KEEP_SECONDS = 1.0
 PRETENDED = "kwok.x-k8s.io/node"
 PRETENDED_LABEL = "type=kwok"
 DELAY = "pod-ready.stage.kwok.x-k8s.io/delay"
@@ -135,21 +133,6 @@ def simulate_gpus() -> bool:
     api.ask("PATCH", path, {"metadata": {"labels": GPU_LABELS}}, api.MERGE_PATCH)
     api.ask("PATCH", f"{path}/status", {"status": {"capacity": GPUS, "allocatable": GPUS}}, api.MERGE_PATCH)
     return True
-
-
-def keep() -> None:
-    """For ever: what `up` set and a restarted kubelet forgets is set again. Nothing is started or ended here."""
-    away = False
-    while True:
-        try:
-            if simulate_gpus():
-                print("the node has its simulated GPUs again", flush=True)
-            away = False
-        except (OSError, api.Refused) as error:
-            if not away:
-                print(f"the API server does not answer: {error}", flush=True)
-            away = True
-        time.sleep(KEEP_SECONDS)
 
 
 @dataclass(frozen=True)

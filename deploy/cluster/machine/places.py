@@ -30,6 +30,8 @@ KUBELET = STATE / "kubelet"
 CONTAINERD = STATE / "containerd"
 NETWORK = STATE / "network"
 STAGES = CONFIGS / "kwok.yaml"
+# One empty file for each part that was stopped on purpose: the keeper leaves it so.
+STOPPED = STATE / "stopped"
 
 # Sockets have short paths only, and one machine has room for one such cluster.
 RUN = Path("/run/hangang-cluster")
