@@ -8,7 +8,8 @@
 | policies | every policy document that was ever in force; the newest is |
 | people, nodes, reported | what the hub knows of people and machines |
 | leaders | who alone may do a job, and until when |
-| tickets, reservations | asks that wait and windows of time that are held; not used yet |
+| tickets, reservations | asks that wait, and windows of time that are held |
+| requests | who asks for more hours, and what came of it |
 
 Instants are whole seconds since 1970 (BIGINT), amounts are in base units, `units` and budget sums in cost units
 (BIGINT). `REVISION` is the Alembic revision that makes exactly these tables.
@@ -36,7 +37,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-REVISION: Final = "0002"
+REVISION: Final = "0003"
 
 metadata = MetaData(
     naming_convention={
@@ -96,6 +97,9 @@ leases = Table(
     Column("devices", _json, nullable=False),
     Column("handle", Text),
     Column("reservation", Text),
+    Column("noticed_for", Text),
+    Column("ends_unless_taken", _instant),
+    Column("unclaimed", Boolean, nullable=False, server_default=false()),
 )
 
 # Written out, not bound: a partial index is only used where the query states its condition word for word.
@@ -196,8 +200,19 @@ tickets = Table(
     Column("person", Text, nullable=False, index=True),
     Column("pool", Text, nullable=False, index=True),
     Column("made_at", _instant, nullable=False, index=True),
+    # How it stood at the last look.
     Column("code", Text, nullable=False),
+    Column("facts", _json, nullable=False, server_default="{}"),
+    Column("place", Integer),
+    Column("eta_at", _instant),
+    Column("eta_kind", Text),
+    Column("reclaims", _json, nullable=False, server_default="[]"),
+    # What it asks for.
     Column("ask", _json, nullable=False),
+    Column("put_back", Boolean, nullable=False, server_default=false()),
+    Column("displaced_by", Text),
+    Column("wanted", Integer, nullable=False, server_default="1"),
+    Column("options", _json, nullable=False, server_default="{}"),
 )
 
 reservations = Table(
@@ -208,4 +223,30 @@ reservations = Table(
     Column("amounts", _json, nullable=False),
     Column("starts_at", _instant, nullable=False),
     Column("ends_at", _instant, nullable=False, index=True),
+    Column("approved", Boolean, nullable=False, server_default=true()),
+    Column("shrunk_to", _json),
+    Column("title", Text, nullable=False, server_default=""),
+    Column("made_by", Text, nullable=False, server_default=""),
+    Column("made_at", _instant, nullable=False, server_default="0"),
+    Column("approved_by", Text, nullable=False, server_default=""),
+)
+
+# Who asks for more hours, and what came of it.
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("pool", Text, nullable=False, index=True),
+    Column("budget", Text, nullable=False),
+    Column("person", Text, nullable=False),
+    Column("units", _units, nullable=False),
+    Column("until", _instant, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("made_at", _instant, nullable=False),
+    Column("made_by", Text, nullable=False, index=True),
+    Column("state", Text, nullable=False, index=True),
+    Column("answered_at", _instant),
+    Column("answered_by", Text, nullable=False, server_default=""),
+    Column("answer", Text, nullable=False, server_default=""),
+    Column("grant", Text),
 )

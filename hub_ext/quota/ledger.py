@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from hub_ext.core.clock import Instant
 from hub_ext.core.decision import Admit
@@ -32,6 +32,9 @@ from hub_ext.quota.model import COUNTED_KINDS, SERVER, Ask, Grant, Lease, LeaseS
 from hub_ext.quota.sums import KEPT_BY_REFOLD, SumKey, Sums
 from hub_ext.quota.tree import Tree, tree_of
 
+TAKEN_BACK: Final = "taken-back"
+"""Why a borrowed lease ends that somebody with a guarantee needs."""
+
 
 class EntryKind(StrEnum):
     BOOKED = "booked"
@@ -39,6 +42,7 @@ class EntryKind(StrEnum):
     EXTENDED = "extended"
     NOTICED = "noticed"
     WITHDRAWN = "withdrawn"
+    CLAIMED = "claimed"
     PROMOTED = "promoted"
     ENDING = "ending"
     RELEASED = "released"
@@ -110,9 +114,19 @@ def apply(lease: Lease | None, entry: Entry) -> Lease:
         case EntryKind.EXTENDED:
             return replace(lease, ends_at=facts["ends_at"], noticed_at=None)
         case EntryKind.NOTICED:
-            return replace(lease, ends_at=facts["ends_at"], noticed_at=entry.at)
+            return replace(
+                lease,
+                ends_at=facts["ends_at"],
+                noticed_at=entry.at,
+                noticed_for=facts.get("for", lease.noticed_for),
+                ends_unless_taken=facts.get("unless", lease.ends_unless_taken),
+            )
         case EntryKind.WITHDRAWN:
-            return replace(lease, ends_at=facts["ends_at"], noticed_at=None)
+            return replace(
+                lease, ends_at=facts["ends_at"], noticed_at=None, noticed_for=None, ends_unless_taken=None
+            )
+        case EntryKind.CLAIMED:
+            return replace(lease, unclaimed=False)
         case EntryKind.PROMOTED:
             return replace(lease, guaranteed=True, lender=None)
         case EntryKind.ENDING:
@@ -156,9 +170,16 @@ class Ledger:
     # -- the life of a lease ------------------------------------------------------------------------------
 
     def book(
-        self, ask: Ask, decision: Admit, now: Instant, *, who: str = "", devices: Sequence[str] = ()
+        self,
+        ask: Ask,
+        decision: Admit,
+        now: Instant,
+        *,
+        who: str = "",
+        devices: Sequence[str] = (),
+        unclaimed: bool = False,
     ) -> Lease:
-        """Make the lease of an admitted ask."""
+        """Make the lease of an admitted ask; `unclaimed` where its turn came while nobody was looking."""
         lease = Lease(
             id=ask.id,
             person=ask.person,
@@ -177,6 +198,7 @@ class Ledger:
             node=decision.node,
             devices=tuple(devices),
             reservation=ask.reservation,
+            unclaimed=unclaimed,
         )
         return self.record(lease, now, who=who or ask.person)
 
@@ -275,7 +297,28 @@ class Ledger:
 
     def notice(self, lease: Lease, ends_at: Instant, now: Instant, *, who: str = "", why: str = "") -> Lease:
         """Tell the person that the lease ends at `ends_at`, which is never later than it was."""
-        return self._move_end(lease, EntryKind.NOTICED, min(ends_at, lease.ends_at), now, who=who, why=why)
+        ends_at = min(ends_at, lease.ends_at)
+        unless = lease.ends_unless_taken
+        facts = {} if unless is None else {"unless": min(unless, ends_at)}
+        return self._move_end(lease, EntryKind.NOTICED, ends_at, now, who=who, why=why, facts=facts)
+
+    def take_back(
+        self, lease: Lease, ends_at: Instant, taken_for: str, now: Instant, *, who: str = ""
+    ) -> Lease:
+        """Tell the person that what was borrowed goes back at `ends_at`, for a ticket or a reservation."""
+        facts = {"for": taken_for, "unless": lease.ends_at}
+        ends_at = min(ends_at, lease.ends_at)
+        return self._move_end(lease, EntryKind.NOTICED, ends_at, now, who=who, why=TAKEN_BACK, facts=facts)
+
+    def withdraw(self, lease: Lease, now: Instant, *, who: str = "") -> Lease:
+        """What it was to be taken back for is not needed any more: it ends when it would have ended."""
+        if lease.noticed_for is None or lease.ends_unless_taken is None:
+            return lease
+        return self._move_end(lease, EntryKind.WITHDRAWN, lease.ends_unless_taken, now, who=who, why="")
+
+    def claim(self, lease: Lease, now: Instant, *, who: str = "") -> Lease:
+        """The person came to the server that was started for them."""
+        return self._write(lease, Entry(EntryKind.CLAIMED, now, who=who)) if lease.unclaimed else lease
 
     def end(self, lease: Lease, now: Instant, *, who: str = "", why: str = "") -> Lease:
         """A stop was ordered; the lease still counts as used until what ran is seen gone."""
@@ -351,10 +394,19 @@ class Ledger:
         return apply(lease, entry)
 
     def _move_end(
-        self, lease: Lease, kind: EntryKind, ends_at: Instant, now: Instant, *, who: str, why: str
+        self,
+        lease: Lease,
+        kind: EntryKind,
+        ends_at: Instant,
+        now: Instant,
+        *,
+        who: str,
+        why: str,
+        facts: Mapping[str, Any] | None = None,
     ) -> Lease:
         self._commit(lease, lease.charged_until, lease.ends_at, sign=-1)
-        lease = self._write(lease, Entry(kind, now, who=who, why=why, facts={"ends_at": ends_at}))
+        facts = {"ends_at": ends_at, **(facts or {})}
+        lease = self._write(lease, Entry(kind, now, who=who, why=why, facts=facts))
         self._commit(lease, lease.charged_until, lease.ends_at)
         return lease
 

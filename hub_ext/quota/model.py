@@ -7,6 +7,7 @@
 | lease | an admitted ask: booked -> running -> (noticed) -> ending -> released; its amounts never change |
 | guaranteed, borrowed | within the home pool's own nominal, or out of what others leave idle |
 | ticket | an ask that waits |
+| outlook | how a ticket stands: why it waits, its place, when its turn is expected |
 | reservation | amounts held for a pool in a half-open window of time |
 | budget | GPU-hours of a pool, or of each person in it, per period |
 | grant | extra hours beside one budget, until a date |
@@ -20,7 +21,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 from hub_ext.core.amounts import Amounts, cost_per_second
@@ -312,6 +313,12 @@ class Lease:
     devices: tuple[str, ...] = ()
     handle: str | None = None
     reservation: str | None = None
+    noticed_for: str | None = None
+    """The ticket or reservation that it is taken back for."""
+    ends_unless_taken: Instant | None = None
+    """When it would end if that notice were withdrawn."""
+    unclaimed: bool = False
+    """It was started for somebody who waited, and who has not come yet."""
 
     @property
     def live(self) -> bool:
@@ -363,21 +370,102 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Ticket:
-    """An ask that waits (the queue itself is not built yet: a wait is final)."""
+class Eta:
+    """When a ticket's turn is expected: `latest` is promised, since nothing can delay it; `expected` follows from
+    known ends.
+    """
 
-    id: str
+    at: Instant
+    kind: Literal["latest", "expected"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """How a ticket stood at the last look: why it waits, its place in its tree's line (the first is 1), when its turn
+    is expected, and the leases that are taken back for it.
+    """
+
+    code: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    place: int | None = None
+    eta: Eta | None = None
+    reclaims: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """An ask that waits. Its lease will have the same id.
+
+    `put_back`: what it asked for was taken back, so that it is first again; `displaced_by` is the lease or ticket that
+    it was taken back for, and that never loses its place to this one. `wanted` counts leases (Dask workers), 1 for a
+    server; more than one is elastic: after servers, and whatever fits is taken. `options` is what the person chose, to
+    start the server with.
+    """
+
     ask: Ask
     made_at: Instant
-    code: str
+    outlook: Outlook
+    put_back: bool = False
+    displaced_by: str | None = None
+    wanted: int = 1
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        return self.ask.id
+
+    @property
+    def elastic(self) -> bool:
+        return self.ask.kind != SERVER
 
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """Amounts held for a pool in [start, end) (not decided on yet)."""
+    """Amounts held for a pool in [start, end).
+
+    `approved`: it may count (within the guarantee, or a lead agreed). `shrunk_to` is what was in use when its grace
+    was over; from then on only that is held.
+    """
 
     id: str
     pool: str
     amounts: Amounts
     start: Instant
     end: Instant
+    approved: bool = True
+    shrunk_to: Amounts | None = None
+    title: str = ""
+    made_by: str = ""
+    made_at: Instant = 0
+    approved_by: str = ""
+
+
+class RequestState(StrEnum):
+    OPEN = "open"
+    GRANTED = "granted"
+    DECLINED = "declined"
+    WITHDRAWN = "withdrawn"
+
+
+@dataclass(frozen=True, slots=True)
+class HoursRequest:
+    """Somebody asks for more hours beside one budget; whoever answers for the pool grants, shortens or declines.
+
+    `person` is whose budget it is ("" for the whole pool's). `units` are cost units, as asked for; what was granted is
+    in the grant that `grant` names.
+    """
+
+    id: str
+    pool: str
+    budget: str
+    person: str
+    units: int
+    until: Instant
+    why: str
+    made_at: Instant
+    made_by: str
+    state: RequestState = RequestState.OPEN
+    answered_at: Instant | None = None
+    answered_by: str = ""
+    answer: str = ""
+    grant: str | None = None

@@ -120,7 +120,7 @@ def test_a_settings_file_that_is_not_there_is_told(files: Files, run: Run) -> No
 
 def test_db_upgrade_makes_the_tables_once(files: Files, run: Run) -> None:
     first = run("db", "upgrade").output
-    assert first == "The database has schema version 0002.\n"
+    assert first == "The database has schema version 0003.\n"
     path = files.settings().state_dir / "ledger.sqlite"
     before = path.read_bytes()
     assert run("db", "upgrade").output == first
