@@ -48,6 +48,8 @@ class EntryKind(StrEnum):
     RELEASED = "released"
     ACCRUED = "accrued"
     GRANTED = "granted"
+    REQUESTED = "requested"
+    ANSWERED = "answered"
     CORRECTED = "corrected"
     DECIDED = "decided"
 
@@ -136,7 +138,13 @@ def apply(lease: Lease | None, entry: Entry) -> Lease:
             return replace(lease, state=LeaseState.RELEASED, released_at=entry.at, reason=reason)
         case EntryKind.ACCRUED:
             return replace(lease, charged_until=facts["until"])
-        case EntryKind.GRANTED | EntryKind.CORRECTED | EntryKind.DECIDED:
+        case (
+            EntryKind.GRANTED
+            | EntryKind.REQUESTED
+            | EntryKind.ANSWERED
+            | EntryKind.CORRECTED
+            | EntryKind.DECIDED
+        ):
             return lease
 
 
