@@ -70,6 +70,10 @@ entries = Table(
     sqlite_autoincrement=True,
 )
 
+# What people look up; running leases accrue every few minutes, and would hide all else.
+told = entries.c.kind != literal_column("'accrued'")
+Index("entries_told", entries.c.at, entries.c.id, sqlite_where=told, postgresql_where=told)
+
 leases = Table(
     "leases",
     metadata,
@@ -105,9 +109,13 @@ leases = Table(
 # Written out, not bound: a partial index is only used where the query states its condition word for word.
 live = leases.c.state != literal_column("'released'")
 borrowed = live & ~leases.c.guaranteed
+over = leases.c.state == literal_column("'released'")
 
 Index("leases_live", leases.c.booked_at, leases.c.id, sqlite_where=live, postgresql_where=live)
 Index("leases_live_by_person", leases.c.person, sqlite_where=live, postgresql_where=live)
+Index(
+    "leases_over_by_person", leases.c.person, leases.c.released_at, sqlite_where=over, postgresql_where=over
+)
 Index("leases_borrowed_by_pool", leases.c.pool, sqlite_where=borrowed, postgresql_where=borrowed)
 
 usage_days = Table(

@@ -60,7 +60,7 @@ def test_migrating_makes_the_same_partial_indexes_as_the_tables(database: Databa
     metadata.drop_all(engine)
     metadata.create_all(engine)
     assert indexes() == migrated
-    assert len([sql for sql in migrated.values() if "WHERE" in sql]) == 3
+    assert len([sql for sql in migrated.values() if "WHERE" in sql]) == 5
     engine.dispose()
 
 

@@ -13,6 +13,12 @@ json = sa.JSON().with_variant(JSONB(), "postgresql")
 
 
 def upgrade() -> None:
+    told = sa.text("kind != 'accrued'")
+    op.create_index("entries_told", "entries", ["at", "id"], sqlite_where=told, postgresql_where=told)
+    over = sa.text("state = 'released'")
+    op.create_index(
+        "leases_over_by_person", "leases", ["person", "released_at"], sqlite_where=over, postgresql_where=over
+    )
     op.add_column("leases", sa.Column("noticed_for", sa.Text()))
     op.add_column("leases", sa.Column("ends_unless_taken", sa.BigInteger()))
     op.add_column("leases", sa.Column("unclaimed", sa.Boolean(), nullable=False, server_default=sa.false()))
