@@ -12,6 +12,7 @@ from hub_ext.core.clock import Instant
 from hub_ext.core.people import Person
 from hub_ext.quota.ledger import Entry, Ledger
 from hub_ext.quota.model import Grant, Lease, Node, Policy
+from hub_ext.quota.ports_hours import HoursRecords
 from hub_ext.quota.sums import Sums
 
 
@@ -25,7 +26,7 @@ class UsageRow:
     seconds: int
 
 
-class Transaction(Protocol):
+class Transaction(HoursRecords, Protocol):
     """One consistent view of the database; with `Store.booking()` nobody else books until it ends.
 
     Everything is written when the block ends, or nothing where it raises.

@@ -38,6 +38,7 @@ from hub_ext.db.upgrade import check
 from hub_ext.quota.ledger import Charge, Entry, EntryKind, Ledger, lease_facts, lease_of
 from hub_ext.quota.model import Device, Grant, Lease, Node, Policy
 from hub_ext.quota.ports import UsageRow
+from hub_ext.quota.records_hours import HoursRows
 from hub_ext.quota.sums import KEPT_BY_REFOLD, SumKey, Sums
 
 LARGEST_SKEW: Final = 5 * MINUTE
@@ -127,7 +128,7 @@ class SqlStore:
         return loaded[1]
 
 
-class SqlTransaction:
+class SqlTransaction(HoursRows):
     """The `Transaction` of one block; not for two threads, and not for use after its block."""
 
     def __init__(
