@@ -40,6 +40,7 @@ from hub_ext.quota.model import Device, Grant, Lease, Node, Policy
 from hub_ext.quota.ports import UsageRow
 from hub_ext.quota.records_hours import HoursRows
 from hub_ext.quota.sums import KEPT_BY_REFOLD, SumKey, Sums
+from hub_ext.quota.waiting_rows import WaitingRows
 
 LARGEST_SKEW: Final = 5 * MINUTE
 """Clocks of two machines differ by less than this."""
@@ -145,6 +146,11 @@ class SqlTransaction(HoursRows):
         self._digest: str | None = None
         self._saves = 0
         self._stored_grants: set[str] = set()
+
+    @property
+    def connection(self) -> Connection:
+        """For what the desk's pages read beside this, from the same snapshot."""
+        return self._connection
 
     # -- the policy in force ------------------------------------------------------------------------------
 
