@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -58,10 +60,11 @@ class HubServers:
     def stop(self, person: str, server: str) -> bool:
         return self._call("DELETE", self._server(person, server), missing_is_fine=True).is_success
 
-    def start(self, person: str, server: str) -> None:
-        """The hub starts it with what was chosen last. A hub that takes its time has taken the request."""
+    def start(self, person: str, server: str, options: Mapping[str, Any] | None = None) -> None:
+        """The hub starts it with these options, or what was chosen last. One that takes its time has taken the request."""
+        body = {"user_options": dict(options)} if options else None
         try:
-            self._call("POST", self._server(person, server), seconds=START_SECONDS)
+            self._call("POST", self._server(person, server), body=body, seconds=START_SECONDS)
         except StillAnswering:
             return
 
@@ -114,12 +117,13 @@ class HubServers:
         path: str,
         *,
         params: dict[str, str | int] | None = None,
+        body: Mapping[str, Any] | None = None,
         missing_is_fine: bool = False,
         seconds: float | None = None,
     ) -> httpx.Response:
         timeout = self._client.timeout if seconds is None else httpx.Timeout(seconds)
         try:
-            response = self._client.request(method, path, params=params, timeout=timeout)
+            response = self._client.request(method, path, params=params, json=body, timeout=timeout)
         except httpx.ReadTimeout as error:
             raise StillAnswering("The hub does not answer (ReadTimeout); is it running?") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from hub_ext.core.clock import Instant
 from hub_ext.core.people import Person
 from hub_ext.quota.ledger import Entry, Ledger
-from hub_ext.quota.model import Grant, Lease, Node, Policy
+from hub_ext.quota.model import Grant, Lease, Node, Outlook, Policy, Reservation, Ticket
 from hub_ext.quota.ports_hours import HoursRecords
 from hub_ext.quota.sums import Sums
 
@@ -101,6 +101,39 @@ class Transaction(HoursRecords, Protocol):
     ) -> list[tuple[int, Entry]]:
         """The ledger's entries in order, each with its number."""
 
+    def newest_entry(self) -> int:
+        """The number of the newest entry: while it stays, no lease, sum or ticket was made, changed or ended."""
+
+    def ticket(self, ticket_id: str) -> Ticket | None: ...
+
+    def tickets(
+        self,
+        *,
+        person: str | None = None,
+        pools: Iterable[str] | None = None,
+        codes: Iterable[str] | None = None,
+    ) -> list[Ticket]:
+        """Asks that wait (of one person, of these pools, for these codes), the longest waiting first."""
+
+    def put_tickets(self, tickets: Iterable[Ticket]) -> None:
+        """Insert or replace by id. Whoever makes or ends one writes an entry that tells of it."""
+
+    def put_outlooks(self, outlooks: Mapping[str, Outlook]) -> None:
+        """How these tickets stand now, by id; one that is not there any more is left out."""
+
+    def drop_tickets(self, ticket_ids: Iterable[str]) -> None: ...
+
+    def reservations(self, now: Instant) -> list[Reservation]:
+        """Those that are not over, the first to start first."""
+
+    def put_reservations(self, reservations: Iterable[Reservation]) -> None:
+        """Insert or replace by id."""
+
+    def drop_reservations(self, ids: Iterable[str]) -> None: ...
+
+    def used_since(self, first: date) -> list[tuple[str, str, date, int]]:
+        """(pool, person, local date, cost units) of what accrued on and after that date."""
+
     def take_leadership(self, name: str, holder: str, now: Instant, seconds: int) -> bool:
         """Become or stay the one holder of `name` until now + seconds; False while somebody else is."""
 
@@ -161,7 +194,7 @@ class Servers(Protocol):
     def stop(self, person: str, server: str) -> bool:
         """Ask the hub to stop a server; False when it knows of none. Raises HubError as above."""
 
-    def start(self, person: str, server: str) -> None:
-        """Ask the hub to start a server as it was asked for last; returns once it is under way. Raises HubError where
-        the hub does not take it.
+    def start(self, person: str, server: str, options: Mapping[str, Any] | None = None) -> None:
+        """Ask the hub to start a server with these options (None: as it was asked for last); returns once it is under
+        way. Raises HubError where the hub does not take it.
         """

@@ -39,8 +39,8 @@ from hub_ext.quota.ledger import Charge, Entry, EntryKind, Ledger, lease_facts, 
 from hub_ext.quota.model import Device, Grant, Lease, Node, Policy
 from hub_ext.quota.ports import UsageRow
 from hub_ext.quota.records_hours import HoursRows
+from hub_ext.quota.records_waiting import WaitingRows
 from hub_ext.quota.sums import KEPT_BY_REFOLD, SumKey, Sums
-from hub_ext.quota.waiting_rows import WaitingRows
 
 LARGEST_SKEW: Final = 5 * MINUTE
 """Clocks of two machines differ by less than this."""
@@ -129,7 +129,7 @@ class SqlStore:
         return loaded[1]
 
 
-class SqlTransaction(HoursRows):
+class SqlTransaction(HoursRows, WaitingRows):
     """The `Transaction` of one block; not for two threads, and not for use after its block."""
 
     def __init__(

@@ -124,14 +124,14 @@ class ObedientHub:
         self.world.ended_by_the_hub(self.leases[person, server])
         return True
 
-    def start(self, person: str, server: str) -> None:
+    def start(self, person: str, server: str, options: Mapping[str, Any] | None = None) -> None:
         self.started.append((person, server))
 
 
 class RefusingHub(ObedientHub):
     """Starts nothing that it is asked to."""
 
-    def start(self, person: str, server: str) -> None:
+    def start(self, person: str, server: str, options: Mapping[str, Any] | None = None) -> None:
         self.started.append((person, server))
         raise HubAway("the hub answered 403")
 

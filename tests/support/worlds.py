@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from hub_ext.core.errors import HubError
 from hub_ext.quota.ports import Running
@@ -50,7 +52,7 @@ class AnsweringHub:
     def stop(self, person: str, server: str) -> bool:
         return self.servers.pop((person, server), "none") != "none"
 
-    def start(self, person: str, server: str) -> None:
+    def start(self, person: str, server: str, options: Mapping[str, Any] | None = None) -> None:
         self.servers[person, server] = "spawn"
 
 
