@@ -166,7 +166,8 @@ class HoursRows:
         if not names:
             return _leases.id.is_(None)  # none: an id is never null
         if self._connection.dialect.name == "postgresql":
-            return type_coerce(_leases.path, JSONB).has_any(array(names))
+            held: ColumnElement[bool] = type_coerce(_leases.path, JSONB).has_any(array(names))
+            return held
         above = func.json_each(_leases.path).table_valued("value")
         return exists().select_from(above).where(above.c.value.in_(names))
 
