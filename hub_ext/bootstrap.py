@@ -18,7 +18,9 @@ from hub_ext.auth.provider import ProviderAway, discover
 from hub_ext.auth.site import writing_down
 from hub_ext.core.errors import BadInput, HubError
 from hub_ext.core.people import Person
-from hub_ext.factory import Documents, Factory, pod_rules
+from hub_ext.desk.access import READ, SCOPES, included_scopes
+from hub_ext.desk.auth import CALLBACK, SERVICE
+from hub_ext.factory import CLIENT_ID, Documents, Factory, pod_rules
 from hub_ext.kube.pods import Waiting
 from hub_ext.notebook.samples import copy_samples
 from hub_ext.pages import (
@@ -127,7 +129,7 @@ def _hub(c: Any, settings: Settings, factory: Factory) -> None:
     hub = c.JupyterHub
     hub.cookie_secret = secrets.cookie_secret
     hub.log_level = settings.log_level
-    # Hub, proxy and clock are siblings: each may be restarted alone, and servers outlive them all.
+    # Hub, proxy and desk are siblings: each may be restarted alone, and servers outlive them all.
     hub.cleanup_servers = False
     hub.cleanup_proxy = False
     c.ConfigurableHTTPProxy.should_start = False
@@ -138,13 +140,51 @@ def _hub(c: Any, settings: Settings, factory: Factory) -> None:
     hub.allow_named_servers = True
     hub.services = [
         {"name": "clock", "api_token": secrets.clock_token},
+        {
+            "name": SERVICE,
+            "api_token": secrets.desk_token,
+            "url": factory.desk_url,
+            "oauth_client_id": CLIENT_ID,
+            "oauth_redirect_uri": CALLBACK,
+            # It is part of the hub: nobody is asked whether they trust it.
+            "oauth_no_confirm": True,
+            "oauth_client_allowed_scopes": list(SCOPES),
+            # The pages' own menu leads there.
+            "display": False,
+        },
     ]
+    hub.custom_scopes = {
+        scope: {"description": description, "subscopes": list(included_scopes(scope))}
+        for scope, description in SCOPES.items()
+    }
     hub.load_roles = [
         {
             "name": "clock",
             "description": "Sees which servers are active, stops those that are over, and starts again what was cut off",
             "services": ["clock"],
             "scopes": ["list:users", "read:servers", "servers"],
+        },
+        {
+            "name": SERVICE,
+            "description": "Keeps the clock, and starts and stops servers for the people who ask for it at the desk",
+            "services": [SERVICE],
+            "scopes": ["list:users", "read:servers", "servers"],
+        },
+        {
+            "name": "user",
+            "description": "Everybody: their own servers, and the desk. What a lead or operator may there is theirs by "
+            "their role among the people; a scope alone opens nothing.",
+            "scopes": ["self", f"access:services!service={SERVICE}", *SCOPES],
+        },
+        {
+            "name": "server",
+            "description": "A person's server: tells of its use, and asks the desk how long it may run",
+            "scopes": [
+                "users:activity!user",
+                "access:servers!server",
+                f"access:services!service={SERVICE}",
+                READ,
+            ],
         },
     ]
 
@@ -308,8 +348,13 @@ def _person_line(policy: Policy, title: Mapping[str, str], pools: Sequence[str])
 
 
 def _shared_environment(settings: Settings, *, simulated: bool) -> dict[str, str]:
-    # JupyterLab asks nobody outside for news or updates.
-    environment = {"JUPYTER_CONFIG_PATH": str(Path(notebook.__file__).parent / "config")}
+    # JupyterLab asks nobody outside for news or updates, and says how long its server runs.
+    inside = Path(notebook.__file__).parent
+    environment = {
+        "JUPYTER_CONFIG_PATH": str(inside / "config"),
+        "JUPYTER_PATH": str(inside / "lab"),
+        "HANGANG_DESK_URL": f"http://127.0.0.1:{settings.port}/services/desk",
+    }
     if settings.data is not None:
         environment["HANGANG_DATA"] = str((settings.root / settings.data).absolute())
     if simulated:

@@ -82,7 +82,7 @@ def main() -> None:
 @main.command()
 @tells_faults
 def up() -> None:
-    """Start hub, proxy and clock on this machine (what `make hub` runs)."""
+    """Start hub, proxy and desk on this machine (what `make hub` runs)."""
     from hub_ext.supervisor import Supervisor, prepare
 
     Supervisor(prepare(load_settings()), click.echo).run()
@@ -91,11 +91,22 @@ def up() -> None:
 @main.command()
 @tells_faults
 def clock() -> None:
-    """Run the clock: charges, reconciles, stops what is over. One at a time leads; others wait."""
+    """Run the clock alone: charges, reconciles, stops what is over. One at a time leads; others wait."""
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
     _factory().clockwork().run(stop)
+
+
+@main.command()
+@tells_faults
+def desk() -> None:
+    """Run the desk: its pages, its API and the clock. Several may run; one of their clocks leads."""
+    from hub_ext.desk.serve import serve
+
+    factory = _factory()
+    host, port = factory.desk_address()
+    serve(factory.desk(), factory.clockwork(factory.secrets.desk_token), host, port)
 
 
 @main.command()

@@ -1,7 +1,8 @@
-"""The composition root: what hub, clock and command line are made of, from the same settings."""
+"""The composition root: what hub, desk, clock and command line are made of, from the same settings."""
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,8 +18,11 @@ from hub_ext.core.amounts import parse_amount
 from hub_ext.core.clock import SystemClock
 from hub_ext.core.errors import BadInput, Fault, FaultyDocument
 from hub_ext.db.engine import make_engine
+from hub_ext.desk.auth import CALLBACK
 from hub_ext.desk.clockwork import Clockwork
+from hub_ext.desk.desk import Desk, Site
 from hub_ext.desk.hub_api import HubServers
+from hub_ext.desk.hub_login import HubLogin
 from hub_ext.profiles.catalogue import Catalogue
 from hub_ext.profiles.kube import Nodes, PodRules
 from hub_ext.profiles.loader import Known, load_profiles
@@ -34,6 +38,8 @@ from hub_ext.spawners.limits import Limits, find_limits
 from hub_ext.spawners.processes import LocalWorld
 
 log = structlog.get_logger("hub_ext.clock")
+CLIENT_ID = "service-desk"
+"""What the hub calls the desk where people sign in."""
 MOST_NAMED = 10
 """So many pods are named in one line of the log."""
 
@@ -125,8 +131,9 @@ class Factory:
             policy.gpu_classes, simulated_gpus=settings.simulated_gpus, simulated_node=settings.simulated_node
         )
 
-    def servers(self) -> HubServers:
-        return HubServers(self.hub_api_url, self.secrets.clock_token)
+    def servers(self, token: str) -> HubServers:
+        """The hub's servers, as the service whose token that is may see and change them."""
+        return HubServers(self.hub_api_url, token)
 
     @property
     def hub_api_url(self) -> str:
@@ -134,17 +141,54 @@ class Factory:
             return f"{self.settings.kubernetes.hub_url.rstrip('/')}/hub/api"
         return f"http://127.0.0.1:{self.secrets.hub_port}/hub/api"
 
-    def clockwork(self) -> Clockwork:
+    @property
+    def desk_url(self) -> str:
+        """How the proxy reaches the desk."""
+        if self.settings.on_kubernetes:
+            return self.settings.kubernetes.desk_url
+        return f"http://127.0.0.1:{self.secrets.desk_port}"
+
+    def desk_address(self) -> tuple[str, int]:
+        """Where the desk listens. On one machine on loopback only, as the hub does."""
+        if self.settings.on_kubernetes:
+            return "0.0.0.0", self.settings.kubernetes.desk_port
+        return "127.0.0.1", self.secrets.desk_port
+
+    def desk(self) -> Desk:
+        """What the desk's pages and API work with."""
+        settings, secrets = self.settings, self.secrets
+        simulated = (
+            settings.simulated_node is not None
+            if settings.on_kubernetes
+            else self.node(self.documents.policy).simulated
+        )
+        people = self.documents.identity.people
+        return Desk(
+            admission=self.admission,
+            profiles=self.profiles,
+            servers=self.servers(secrets.desk_token),
+            login=HubLogin(self.hub_api_url, CLIENT_ID, secrets.desk_token, CALLBACK),
+            key=hmac.digest(secrets.cookie_secret, b"desk", "sha256"),
+            site=Site(
+                simulated=simulated,
+                embedded=not settings.on_kubernetes,
+                titles={name: entry.title for name, entry in people.items()},
+            ),
+        )
+
+    def clockwork(self, token: str | None = None) -> Clockwork:
+        """The clock, which speaks to the hub as the service whose token that is: as its own, or the desk's."""
+        token = token or self.secrets.clock_token
         watcher = PolicyFile(self.settings, self.admission, self)
         if self.settings.on_kubernetes:
             return Clockwork(
                 self.admission,
                 self.cluster,
-                self.servers(),
+                self.servers(token),
                 reload=watcher.reload,
                 count_nodes=self.count_nodes,
             )
-        return Clockwork(self.admission, self.world, self.servers(), reload=watcher.reload)
+        return Clockwork(self.admission, self.world, self.servers(token), reload=watcher.reload)
 
     def count_nodes(self) -> None:
         """Write down which nodes the cluster has. Raises ClusterUnseen, and leaves what was known.

@@ -37,6 +37,8 @@ from hub_ext.documents import Document, read_document, validate
 SETTINGS_FILE = "hub.yaml"
 LEAST_PASSWORD = 8
 LEDGER_SCHEMA, HUB_SCHEMA = "hub_ext", "jupyterhub"
+SINCE_THE_DESK = frozenset({"desk_port"})
+"""What secrets made by an earlier version do not hold; a cluster has no use for it."""
 FROM_ENVIRONMENT = (
     "port",
     "state",
@@ -99,6 +101,10 @@ class KubernetesSettings(_Part):
     """Where the hub listens, on every address of its pod."""
     proxy_api_url: str = "http://proxy-api:8001"
     """How the hub reaches the proxy."""
+    desk_url: str = "http://desk:8085"
+    """How the proxy reaches the desk."""
+    desk_port: Annotated[int, Field(ge=1, le=65535)] = 8085
+    """Where the desk listens, on every address of its pod."""
     image: str = "hangang/notebook:dev"
     """For profiles that name none."""
     image_pull_secrets: list[str] = []
@@ -229,7 +235,7 @@ class Settings(BaseModel):
     def _shared_database(self) -> Settings:
         if self.on_kubernetes and self.database_url and not self.database_url.startswith("postgres"):
             raise ValueError(
-                "hub and clock in a cluster need a database that both reach; "
+                "hub and desk in a cluster need a database that both reach; "
                 "write database_url: postgresql://USER@HOST/NAME"
             )
         return self
@@ -326,6 +332,7 @@ class Secrets:
     demo_password: str
     hub_port: int
     proxy_api_port: int
+    desk_port: int
 
 
 def load_secrets(settings: Settings) -> Secrets:
@@ -358,6 +365,8 @@ def _secrets_path(settings: Settings) -> Path:
         folder.chmod(0o700)
         if not path.exists():
             _make_secrets(path)
+        elif settings.secrets_file is None:
+            _add_what_is_new(path)
     except OSError as error:
         raise BadInput(
             f"The state folder {folder} cannot be used ({error.strerror}); give HUB_STATE one that you may write to"
@@ -377,8 +386,24 @@ def _make_secrets(path: Path) -> None:
         Path(made).unlink()
 
 
+def _add_what_is_new(path: Path) -> None:
+    """A folder that an earlier version made lacks what this one needs beside; what is there stays as it is."""
+    try:
+        kept = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return
+    if not isinstance(kept, dict) or kept.keys() >= SINCE_THE_DESK:
+        return
+    made = path.with_name(".secrets.completed")
+    fresh = new_secrets()
+    made.touch(mode=0o600)
+    made.write_text(json.dumps({**kept, **{name: fresh[name] for name in SINCE_THE_DESK - kept.keys()}}))
+    made.replace(path)
+
+
 def _secrets_of(kept: dict[str, Any]) -> Secrets:
     """Raises for anything that `new_secrets` would not make."""
+    kept = {**dict.fromkeys(SINCE_THE_DESK, 0), **kept}
     if not all(isinstance(value, int if name.endswith("_port") else str) for name, value in kept.items()):
         raise TypeError("a number where a text was, or the other way round")
     return Secrets(**{**kept, "cookie_secret": bytes.fromhex(kept["cookie_secret"])})
@@ -386,7 +411,7 @@ def _secrets_of(kept: dict[str, Any]) -> Secrets:
 
 def new_secrets() -> dict[str, Any]:
     """Fresh ones, as the secrets file holds them. The ports are for hubs on one machine."""
-    first, second = _free_ports(2)
+    first, second, third = _free_ports(3)
     return {
         "cookie_secret": secrets.token_hex(32),
         "proxy_token": secrets.token_hex(32),
@@ -395,6 +420,7 @@ def new_secrets() -> dict[str, Any]:
         "demo_password": secrets.token_urlsafe(9),
         "hub_port": first,
         "proxy_api_port": second,
+        "desk_port": third,
     }
 
 

@@ -1,4 +1,4 @@
-"""Runs hub, proxy and clock side by side on one machine, and starts again whichever dies.
+"""Runs hub, proxy and desk side by side on one machine, and starts again whichever dies.
 
 They are siblings, not children of the hub: any of them may be killed and started alone, and servers outlive them.
 """
@@ -24,6 +24,7 @@ import httpx
 import psutil
 
 from hub_ext.core.errors import BadInput
+from hub_ext.desk.desk import PREFIX
 from hub_ext.factory import Factory
 from hub_ext.settings import Settings
 from hub_ext.spawners.processes import handle_of, process_of
@@ -92,11 +93,11 @@ class Supervisor:
             "--log-level=warn",
         ]
         hub = [sys.executable, "-m", "jupyterhub", "-f", str(root / "jupyterhub_config.py")]
-        clock = [sys.executable, "-m", "hub_ext", "clock"]
+        desk = [sys.executable, "-m", "hub_ext", "desk"]
         return [
             Child("proxy", proxy, {"CONFIGPROXY_AUTH_TOKEN": secrets.proxy_token}),
             Child("hub", hub),
-            Child("clock", clock),
+            Child("desk", desk),
         ]
 
     def _start(self, child: Child) -> None:
@@ -202,12 +203,17 @@ class Supervisor:
         self.tell("  Ctrl-C stops it.\n")
 
     def _answers(self) -> bool:
-        """The hub itself first: the proxy complains loudly while nothing is behind it."""
+        """Hub and desk themselves first: the proxy complains loudly while nothing is behind it."""
+        secrets, port = self.factory.secrets, self.settings.port
+        addresses = [
+            f"http://127.0.0.1:{secrets.hub_port}/hub/health",
+            f"{self.factory.desk_url}{PREFIX}/health",
+            f"http://127.0.0.1:{port}/hub/health",
+            f"http://127.0.0.1:{port}{PREFIX}/health",
+        ]
         try:
             return all(
-                httpx.get(f"http://127.0.0.1:{port}/hub/health", timeout=2, trust_env=False).status_code
-                == 200
-                for port in (self.factory.secrets.hub_port, self.settings.port)
+                httpx.get(address, timeout=2, trust_env=False).status_code == 200 for address in addresses
             )
         except httpx.HTTPError:
             return False
@@ -275,6 +281,10 @@ class Supervisor:
             (secrets.hub_port, f"Stop what uses it, or remove {self.state / 'secrets.json'} to choose anew."),
             (
                 secrets.proxy_api_port,
+                f"Stop what uses it, or remove {self.state / 'secrets.json'} to choose anew.",
+            ),
+            (
+                secrets.desk_port,
                 f"Stop what uses it, or remove {self.state / 'secrets.json'} to choose anew.",
             ),
         ):

@@ -130,7 +130,7 @@ def test_a_server_killed_by_hand_ends_its_lease_and_leaves_no_kernel(make_hub: M
     wait_for(lambda: not student.servers(), "the hub knows as well")
 
 
-@pytest.mark.parametrize("sibling", ["clock", "proxy"])
+@pytest.mark.parametrize("sibling", ["desk", "proxy"])
 def test_a_sibling_that_is_killed_is_started_again_and_servers_go_on(make_hub: MakeHub, sibling: str) -> None:
     hub = make_hub()
     student = Visitor(hub, "student")
@@ -200,8 +200,8 @@ def test_a_policy_with_a_fault_changes_nothing_and_a_good_one_counts_without_a_r
     policy = hub.folder / "pools.yaml"
     good = policy.read_text()
     policy.write_text(good.replace("kind: centre", "kind: centre\n    qota: {}", 1))
-    wait_for(lambda: "qota" in hub.log("clock"), "the fault is told")
-    assert f"{policy.name}:" in hub.log("clock"), "with file and line"
+    wait_for(lambda: "qota" in hub.log("desk"), "the fault is told")
+    assert f"{policy.name}:" in hub.log("desk"), "with file and line"
     assert hub.command("check", check=False) == ""
     assert student.start({"profile": "cpu-small"}).status_code in (201, 202)
     student.wait_until_ready()
@@ -209,7 +209,7 @@ def test_a_policy_with_a_fault_changes_nothing_and_a_good_one_counts_without_a_r
     document = yaml.safe_load(good)
     document["pools"]["hangang-univ"]["person"] = {"servers": 0}
     policy.write_text(yaml.safe_dump(document, sort_keys=False))
-    wait_for(lambda: "a new policy is in force" in hub.log("clock"), "the new policy counts")
+    wait_for(lambda: "a new policy is in force" in hub.log("desk"), "the new policy counts")
     assert len(hub.leases()) == 1, "lowering a quota never kills anything"
     assert student.start({"profile": "cpu-small"}, "second").status_code == 403
 

@@ -24,7 +24,7 @@ def used_messages() -> dict[Message, list[str]]:
         name = path.relative_to(PACKAGE.parent).as_posix()
         for message, line in _in_python(path, OWN.get(name, KEYWORDS)):
             found.setdefault(message, []).append(f"{name}:{line}")
-    for path in sorted((PACKAGE / "pages" / "templates").rglob("*.html")):
+    for path in sorted(PACKAGE.glob("*/templates/**/*.html")):
         name = path.relative_to(PACKAGE.parent).as_posix()
         options = {"silent": "false", "trim_blocks": "true", "lstrip_blocks": "true"}
         for line, _, message, _ in babel_extract(

@@ -1,4 +1,4 @@
-"""A real embedded hub (hub, proxy, clock) on loopback, and a person who uses it over HTTP as a browser would."""
+"""A real embedded hub (hub, proxy, desk) on loopback, and a person who uses it over HTTP as a browser would."""
 
 from __future__ import annotations
 
@@ -114,8 +114,8 @@ class EmbeddedHub:
         return list(json.loads(self.command("leases", "--all", "--json")))
 
     def child(self, name: str) -> psutil.Process:
-        """The running sibling (`hub`, `proxy`, `clock`)."""
-        marks = {"hub": "jupyterhub", "proxy": "configurable-http-proxy", "clock": "clock"}
+        """The running sibling (`hub`, `proxy`, `desk`)."""
+        marks = {"hub": "jupyterhub", "proxy": "configurable-http-proxy", "desk": "desk"}
         assert self.process is not None
 
         def find() -> psutil.Process | None:

@@ -1,0 +1,95 @@
+"""The desk as a web application: pages, API, static files, and what holds for every answer."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Final
+
+from fastapi import APIRouter, FastAPI
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from hub_ext.desk import handlers
+from hub_ext.desk.auth import SignInNeeded, sign_in_first
+from hub_ext.desk.desk import API, Desk
+from hub_ext.desk.errors import ErrorBody, add_error_handlers
+from hub_ext.desk.static_files import add_static_files
+
+SECURITY_HEADERS: Final = {
+    # Nothing loads from elsewhere, no script or style stands in a page, and no page stands in another.
+    "Content-Security-Policy": "; ".join(
+        [
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "font-src 'self'",
+            "img-src 'self' data:",
+            "connect-src 'self'",
+            "form-action 'self'",
+            "base-uri 'none'",
+            "frame-ancestors 'none'",
+        ]
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+def create_app(desk: Desk) -> FastAPI:
+    """The application. Every module of `handlers` brings its own `router`."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await desk.login.close()
+
+    app = FastAPI(
+        title="Hangang Hub desk",
+        description="What the desk's pages show and do, for programs.",
+        version=version("hub_ext"),
+        openapi_url=f"{API}/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        responses={"4XX": {"model": ErrorBody}, "5XX": {"model": ErrorBody}},
+        redirect_slashes=False,
+    )
+    app.state.desk = desk
+    for module in sorted(pkgutil.iter_modules(handlers.__path__), key=lambda one: one.name):
+        found = importlib.import_module(f"{handlers.__name__}.{module.name}")
+        router = getattr(found, "router", None)
+        if isinstance(router, APIRouter):
+            app.include_router(router)
+    add_static_files(app)
+    add_error_handlers(app)
+    app.add_exception_handler(SignInNeeded, sign_in_first)
+    app.add_middleware(SecurityHeaders)
+    return app
+
+
+class SecurityHeaders:
+    """On every answer, an error's included."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self.app(scope, receive, with_headers)
