@@ -28,9 +28,43 @@ from hub_ext.quota.budget import (
     slices,
     window_at,
 )
-from hub_ext.quota.model import COUNTED_KINDS, SERVER, Ask, Grant, Lease, LeaseState, Policy
-from hub_ext.quota.sums import KEPT_BY_REFOLD, SumKey, Sums
-from hub_ext.quota.tree import Tree, tree_of
+from hub_ext.quota.counting import (
+    add_to_sums,
+    cap_keys,
+    charged_pool,
+    count_guaranteed,
+    count_on_node,
+    count_start,
+    counts_in,
+    is_guaranteed,
+    lender_of,
+    move_end,
+    remove_from_sums,
+)
+from hub_ext.quota.model import Ask, Grant, Lease, LeaseState, Policy
+from hub_ext.quota.sums import KEPT_BY_REFOLD, Sums
+from hub_ext.quota.tree import tree_of
+
+__all__ = [
+    "TAKEN_BACK",
+    "Charge",
+    "Entry",
+    "EntryKind",
+    "Ledger",
+    "add_to_sums",
+    "apply",
+    "cap_keys",
+    "charged_pool",
+    "counts_in",
+    "find_budget",
+    "fold",
+    "is_guaranteed",
+    "lease_facts",
+    "lease_of",
+    "lender_of",
+    "refold",
+    "remove_from_sums",
+]
 
 TAKEN_BACK: Final = "taken-back"
 """Why a borrowed lease ends that somebody with a guarantee needs."""
@@ -51,6 +85,7 @@ class EntryKind(StrEnum):
     REQUESTED = "requested"
     ANSWERED = "answered"
     CORRECTED = "corrected"
+    RESERVED = "reserved"
     DECIDED = "decided"
 
 
@@ -89,6 +124,7 @@ def lease_facts(lease: Lease) -> dict[str, Any]:
 
 def lease_of(facts: Mapping[str, Any]) -> Lease:
     values = dict(facts)
+    values.pop("options", None)  # what its server was started with, beside it in the entry
     values["state"] = LeaseState(values["state"])
     values["path"] = tuple(values["path"])
     values["devices"] = tuple(values["devices"])
@@ -143,6 +179,7 @@ def apply(lease: Lease | None, entry: Entry) -> Lease:
             | EntryKind.REQUESTED
             | EntryKind.ANSWERED
             | EntryKind.CORRECTED
+            | EntryKind.RESERVED
             | EntryKind.DECIDED
         ):
             return lease
@@ -270,12 +307,12 @@ class Ledger:
         self._commit(lease, lease.charged_until, min(now, lease.ends_at), sign=-1)
         moved = node is not None and node != lease.node
         if moved:
-            _add_to_node(self.sums, lease, sign=-1)
+            count_on_node(self.sums, lease, sign=-1)
         facts = {key: value for key, value in (("handle", handle), ("node", node)) if value is not None}
         running = self._write(lease, Entry(EntryKind.RUNNING, now, who=who, facts=facts))
         if moved:
-            _add_to_node(self.sums, running)
-        _count_start(self.sums, lease, sign=-1)
+            count_on_node(self.sums, running)
+        count_start(self.sums, lease, sign=-1)
         return running
 
     def accrue(self, lease: Lease, until: Instant) -> Lease:
@@ -332,7 +369,7 @@ class Ledger:
         """A stop was ordered; the lease still counts as used until what ran is seen gone."""
         if lease.state in (LeaseState.ENDING, LeaseState.RELEASED):
             return lease
-        _count_start(self.sums, lease, sign=-1)
+        count_start(self.sums, lease, sign=-1)
         return self._write(lease, Entry(EntryKind.ENDING, now, who=who, why=why))
 
     def release(self, lease: Lease, at: Instant, *, who: str = "", why: str = "") -> Lease:
@@ -342,7 +379,7 @@ class Ledger:
         at = max(at, lease.charged_until)
         lease = self.accrue(lease, at)
         self._commit(lease, lease.charged_until, lease.ends_at, sign=-1)
-        _count_start(self.sums, lease, sign=-1)
+        count_start(self.sums, lease, sign=-1)
         remove_from_sums(self.tree, self.sums, lease)
         return self._write(lease, Entry(EntryKind.RELEASED, at, who=who, why=why))
 
@@ -358,7 +395,7 @@ class Ledger:
                 and lease.pool in self.policy.pools
                 and is_guaranteed(self.tree, self.sums, lease)
             ):
-                _add_to_guaranteed(self.tree, self.sums, lease)
+                count_guaranteed(self.tree, self.sums, lease)
                 promoted.append(self._write(lease, Entry(EntryKind.PROMOTED, now)))
         return promoted
 
@@ -413,6 +450,7 @@ class Ledger:
         facts: Mapping[str, Any] | None = None,
     ) -> Lease:
         self._commit(lease, lease.charged_until, lease.ends_at, sign=-1)
+        move_end(self.tree, self.sums, lease, ends_at)
         facts = {"ends_at": ends_at, **(facts or {})}
         lease = self._write(lease, Entry(kind, now, who=who, why=why, facts=facts))
         self._commit(lease, lease.charged_until, lease.ends_at)
@@ -422,99 +460,6 @@ class Ledger:
         if lease.cost and start < end:
             for ref in binding(self.policy, lease.path, lease.person):
                 self.budgets.commit(ref, lease.cost, start, end, sign)
-
-
-def is_guaranteed(tree: Tree, sums: Sums, wanted: Lease | Ask) -> bool:
-    """Whether each resource still fits the nominal of its home pool (QUOTA.md §3)."""
-    policy = tree.policy
-    for resource, amount in wanted.amounts.items():
-        home = policy.home(wanted.pool, resource)
-        if home is None or not amount:
-            continue
-        if sums[SumKey("guaranteed", home, resource)] + amount > policy.nominal(home, resource):
-            return False
-    return True
-
-
-def lender_of(tree: Tree, sums: Sums, wanted: Ask) -> str:
-    """The pool that a borrowed lease is lent from: only what goes beyond its home's guarantee is borrowed."""
-    borrowed = {
-        resource: amount
-        for resource, amount in wanted.amounts.items()
-        if not is_guaranteed(tree, sums, replace(wanted, amounts={resource: amount}))
-    }
-    return tree.lender(sums, wanted.pool, borrowed or wanted.amounts)
-
-
-def cap_keys(wanted: Lease | Ask) -> dict[str, int]:
-    """What the lease counts against a person's caps: its resources, and one of its kind."""
-    keys = {resource: amount for resource, amount in wanted.amounts.items() if amount}
-    if wanted.kind in COUNTED_KINDS:
-        keys[COUNTED_KINDS[wanted.kind]] = 1
-    return keys
-
-
-def charged_pool(policy: Policy, lease: Lease) -> str | None:
-    """Where the lease's amounts count: its pool, or where that no longer exists, the nearest above that does."""
-    return next((name for name in lease.path if name in policy.pools), None)
-
-
-def counts_in(policy: Policy, lease: Lease, pool: str) -> bool:
-    """Whether the lease counts against the caps that `pool` states."""
-    charged = charged_pool(policy, lease)
-    return charged is not None and pool in policy.path(charged) and lease.reservation is None
-
-
-def add_to_sums(tree: Tree, sums: Sums, lease: Lease) -> None:
-    """Count a live lease in every sum but those of budgets."""
-    pool = charged_pool(tree.policy, lease)
-    if pool is not None:
-        tree.add(sums, pool, lease.amounts)
-        _count_held(tree.policy, sums, lease, pool, 1)
-        if lease.guaranteed:
-            _add_to_guaranteed(tree, sums, lease)
-    _add_to_node(sums, lease)
-    _count_start(sums, lease)
-
-
-def remove_from_sums(tree: Tree, sums: Sums, lease: Lease) -> None:
-    """Undo `add_to_sums` (but for the count of starts, which ends when the lease runs)."""
-    pool = charged_pool(tree.policy, lease)
-    if pool is not None:
-        tree.remove(sums, pool, lease.amounts)
-        _count_held(tree.policy, sums, lease, pool, -1)
-        if lease.guaranteed:
-            _add_to_guaranteed(tree, sums, lease, sign=-1)
-    _add_to_node(sums, lease, sign=-1)
-
-
-def _add_to_guaranteed(tree: Tree, sums: Sums, lease: Lease, sign: int = 1) -> None:
-    pool = charged_pool(tree.policy, lease)
-    for resource, amount in lease.amounts.items():
-        home = tree.policy.home(pool, resource) if pool else None
-        if home is not None:
-            sums.add(SumKey("guaranteed", home, resource), sign * amount)
-
-
-def _count_held(policy: Policy, sums: Sums, lease: Lease, pool: str, sign: int) -> None:
-    """Every pool on the path that states a cap counts its own subtree."""
-    if lease.reservation is not None or not lease.person:
-        return
-    for key, amount in cap_keys(lease).items():
-        for name in policy.path(pool):
-            if key in policy.pools[name].person:
-                sums.add(SumKey("held", name, key, lease.person), sign * amount)
-
-
-def _add_to_node(sums: Sums, lease: Lease, sign: int = 1) -> None:
-    if lease.node is not None:
-        for resource, amount in lease.amounts.items():
-            sums.add(SumKey("taken", "", resource, lease.node), sign * amount)
-
-
-def _count_start(sums: Sums, lease: Lease, sign: int = 1) -> None:
-    if lease.state is LeaseState.BOOKED and lease.kind == SERVER:
-        sums.add(SumKey("starting"), sign)
 
 
 def refold(

@@ -44,7 +44,7 @@ from hub_ext.quota.sums import KEPT_BY_REFOLD, SumKey, Sums
 
 LARGEST_SKEW: Final = 5 * MINUTE
 """Clocks of two machines differ by less than this."""
-ALWAYS_LOADED: Final = frozenset({"taken", "starting"})
+ALWAYS_LOADED: Final = frozenset({"taken", "starting", "starts"})
 
 
 class NotLoaded(LookupError):

@@ -3,6 +3,7 @@
 | kind | pool | item | person | period | value |
 |---|---|---|---|---|---|
 | used | pool | resource | | | Kueue's usage: own plus what children pass up |
+| used | pool | resource | | instant | the same at a window's start to come: reservations, and leases that end after it |
 | guaranteed | home pool | resource | | | g(h, r): sum of guaranteed leases |
 | held | capping pool | cap key | person | | what the person holds in the subtree |
 | spent | pool | budget | person or "" | period's first day | cost units accrued |
@@ -14,6 +15,10 @@
 | carried | pool | budget | person or "" | period's first day | what the period carried in before a policy changed that, likewise |
 | taken | | resource | node | | what leases hold of the node |
 | starting | | | | | servers booked and not yet running |
+| starts | | root | | instant | reservations of that tree that begin then and have not yet |
+| window | pool | resource | | reservation | the end of a reservation that has begun and is not over |
+| reserved | pool | resource | | reservation | what it holds now: all of it, then what it shrank to |
+| inside | pool | resource | | reservation | what leases inside it hold |
 
 Kept apart from their store, so that the database and `simulate` compute them with the same functions.
 """
@@ -34,6 +39,7 @@ class SumKey(NamedTuple):
 
 KEPT_BY_REFOLD = frozenset({"corrected", "drawn", "opened", "carried"})
 """Facts of their own: not derivable from leases and what they accrued."""
+NO_STARTS: tuple[int, ...] = ()
 
 
 class Sums:
@@ -42,6 +48,20 @@ class Sums:
     def __init__(self, values: Mapping[SumKey, int] | None = None) -> None:
         self._values: dict[SumKey, int] = {key: value for key, value in (values or {}).items() if value}
         self._changed: set[SumKey] = set()
+        self._starts: dict[str, tuple[int, ...]] = {}
+        for key in self._values:
+            if key.kind == "starts":
+                self._note_start(key)
+
+    def starts(self, root: str) -> tuple[int, ...]:
+        """The instants at which reservations of the root's tree begin that have not begun yet, the earliest first."""
+        return self._starts.get(root, NO_STARTS)
+
+    def _note_start(self, key: SumKey) -> None:
+        others = set(self.starts(key.item)) - {int(key.period)}
+        self._starts[key.item] = tuple(
+            sorted(others | ({int(key.period)} if self._values.get(key) else set()))
+        )
 
     def __getitem__(self, key: SumKey) -> int:
         return self._values.get(key, 0)
@@ -54,6 +74,8 @@ class Sums:
             self._values[key] = value
         else:
             del self._values[key]
+        if key.kind == "starts":
+            self._note_start(key)
 
     def add(self, key: SumKey, value: int) -> None:
         self[key] += value
@@ -75,6 +97,7 @@ class Sums:
     def copy(self) -> Sums:
         copied = Sums()
         copied._values = self._values.copy()
+        copied._starts = self._starts.copy()
         return copied
 
     def take_changes(self) -> dict[SumKey, int]:

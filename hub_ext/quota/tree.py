@@ -57,66 +57,68 @@ class Tree:
         quota = self.policy.pools[pool].quota.get(resource)
         return quota.borrow if quota else None
 
-    def used(self, sums: Sums, pool: str, resource: str) -> int:
-        return sums[SumKey("used", pool, resource)]
+    def used(self, sums: Sums, pool: str, resource: str, when: str = "") -> int:
+        """What is in use now, or (`when`, the instant as text) at a window's start to come."""
+        return sums[SumKey("used", pool, resource, "", when)]
 
     def guaranteed(self, sums: Sums, pool: str, resource: str) -> int:
         """g(pool, resource): what guaranteed leases draw on this pool's own nominal."""
         return sums[SumKey("guaranteed", pool, resource)]
 
-    def add(self, sums: Sums, pool: str, amounts: Amounts) -> None:
+    def add(self, sums: Sums, pool: str, amounts: Amounts, when: str = "") -> None:
         """Add a lease's amounts at its pool; what is not kept locally passes upwards."""
-        for key, amount in self._additions(sums, pool, amounts):
+        for key, amount in self.additions(sums, pool, amounts, when):
             sums.add(key, amount)
 
-    def _additions(self, sums: Sums, pool: str, amounts: Amounts) -> list[tuple[SumKey, int]]:
+    def additions(self, sums: Sums, pool: str, amounts: Amounts, when: str = "") -> list[tuple[SumKey, int]]:
+        """What adding a lease's amounts at its pool adds to which sums."""
         additions = []
         for resource, amount in self._limited(pool, amounts).items():
             rest = amount
             for name in self.policy.path(pool):
-                key = SumKey("used", name, resource)
+                key = SumKey("used", name, resource, "", when)
                 additions.append((key, rest))
                 rest -= max(0, self.local(name, resource) - sums[key])
                 if rest <= 0:
                     break
         return additions
 
-    def remove(self, sums: Sums, pool: str, amounts: Amounts) -> None:
+    def remove(self, sums: Sums, pool: str, amounts: Amounts, when: str = "") -> None:
         """Undo `add`."""
         for resource, amount in self._limited(pool, amounts).items():
             rest = amount
             for name in self.policy.path(pool):
-                key = SumKey("used", name, resource)
+                key = SumKey("used", name, resource, "", when)
                 over = max(0, sums[key] - self.local(name, resource))
                 sums.add(key, -rest)
                 rest = min(rest, over)
                 if rest <= 0:
                     break
 
-    def available(self, sums: Sums, pool: str, resource: str) -> int:
+    def available(self, sums: Sums, pool: str, resource: str, when: str = "") -> int:
         """What is reported as free for the pool; negative after a cut."""
-        used = self.used(sums, pool, resource)
+        used = self.used(sums, pool, resource, when)
         subtree, local = self.subtree(pool, resource), self.local(pool, resource)
         parent = self.policy.pools[pool].parent
         if parent is None:
             return subtree - used
-        from_parent = self.available(sums, parent, resource)
+        from_parent = self.available(sums, parent, resource, when)
         borrow = self._borrow(pool, resource)
         if borrow is not None:
             from_parent = min(from_parent, (subtree - local) - max(0, used - local) + borrow)
         return max(0, local - used) + from_parent
 
-    def fits(self, sums: Sums, pool: str, resource: str, amount: int) -> bool:
+    def fits(self, sums: Sums, pool: str, resource: str, amount: int, when: str = "") -> bool:
         """Whether the amount may be added; a parent in the red never eats what was never lent to it."""
-        return self.short_at(sums, pool, resource, amount) is None
+        return self.short_at(sums, pool, resource, amount, when) is None
 
-    def short_at(self, sums: Sums, pool: str, resource: str, amount: int) -> str | None:
+    def short_at(self, sums: Sums, pool: str, resource: str, amount: int, when: str = "") -> str | None:
         """The first pool upwards at which the amount does not fit, None where it fits."""
         if resource not in self.policy.stated(pool):
             return None
         rest = amount
         for name in self.policy.path(pool):
-            used = self.used(sums, name, resource)
+            used = self.used(sums, name, resource, when)
             subtree, local = self.subtree(name, resource), self.local(name, resource)
             if self.policy.pools[name].parent is None:
                 return None if rest <= subtree - used else name
@@ -130,7 +132,7 @@ class Tree:
 
     def lender(self, sums: Sums, pool: str, borrowed: Amounts) -> str:
         """The nearest pool upwards, `pool` included, that stays within its quota after booking; else the root."""
-        added = dict(self._additions(sums, pool, borrowed))
+        added = dict(self.additions(sums, pool, borrowed))
         resources = self._limited(pool, borrowed)
         for name in self.policy.path(pool):
             keys = [SumKey("used", name, resource) for resource in resources]
