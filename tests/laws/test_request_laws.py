@@ -18,14 +18,19 @@ from hub_ext.quota.requests import (
     grant_request,
     withdraw_request,
 )
-from tests.support.builders import NOW, a_policy, gpus, instant
+from tests.support.builders import NOW, a_policy, instant
 
 START = instant(NOW)
 PEOPLE = ("student", "lead", "other-lead", "operator")
 WITH = a_policy(
-    {"univ": {"quota": gpus(h200=4), "budgets": [{"hours": 10, "period": "week", "each": "person"}]}}
+    {
+        "univ": {
+            "quota": {"gpu.h200": {"nominal": 4}},
+            "budgets": [{"hours": 10, "period": "week", "each": "person"}],
+        }
+    }
 )
-WITHOUT = a_policy({"univ": {"quota": gpus(h200=4)}})
+WITHOUT = a_policy({"univ": {"quota": {"gpu.h200": {"nominal": 4}}}})
 
 units = st.integers(-10, 20).map(lambda hours: hours * COST_UNITS_PER_GPU_HOUR)
 moments = st.integers(-2, 40).map(lambda days: START + days * 86400)
