@@ -398,8 +398,8 @@ class Ticket:
 
     `put_back`: what it asked for was taken back, so that it is first again; `displaced_by` is the lease or ticket that
     it was taken back for, and that never loses its place to this one. `wanted` counts leases (Dask workers), 1 for a
-    server; more than one is elastic: after servers, and whatever fits is taken. `options` is what the person chose, to
-    start the server with.
+    server; more than one is elastic: after servers, and whatever fits is taken. `booked` counts those that it has already.
+    `options` is what the person chose, to start the server with.
     """
 
     ask: Ask
@@ -408,6 +408,7 @@ class Ticket:
     put_back: bool = False
     displaced_by: str | None = None
     wanted: int = 1
+    booked: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -416,7 +417,7 @@ class Ticket:
 
     @property
     def elastic(self) -> bool:
-        return self.ask.kind != SERVER
+        return self.ask.kind != SERVER or self.wanted + self.booked > 1
 
 
 @dataclass(frozen=True, slots=True)

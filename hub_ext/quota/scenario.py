@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hub_ext.core.amounts import hours_to_cost_units, parse_amount
-from hub_ext.core.clock import Instant, instant_of, parse_duration
+from hub_ext.core.clock import MINUTE, Instant, Seconds, instant_of, parse_duration
 from hub_ext.core.errors import BadInput, Fault, FaultyDocument
 from hub_ext.core.people import Person
 from hub_ext.documents import Document, Place, read_document, validate
@@ -48,8 +48,11 @@ class UsedHours:
 
 @dataclass(frozen=True, slots=True)
 class AskEvent:
+    """`shows_up`: seconds after its turn has come at which the person comes to the server; None: never."""
+
     ask: Ask
     count: int = 1
+    shows_up: Seconds | None = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,8 @@ class Scenario:
     nodes: tuple[Node, ...] | None = None
     leases: tuple[LeaseFact, ...] = ()
     used_hours: tuple[UsedHours, ...] = ()
+    recent: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """(pool, person): cost units used lately, as of `now`."""
     events: tuple[tuple[Instant, Event], ...] = ()
     fault: Callable[[str, int, str], FaultyDocument] = field(
         default=lambda section, index, what: FaultyDocument([])
@@ -158,7 +163,7 @@ class _AskDoc(_Strict):
     profile: str | None = None
     reservation: str | None = None
     count: Annotated[int, Field(ge=1, le=LARGEST_COUNT, strict=True)] = 1
-    shows_up: int | Literal["never"] | None = None
+    shows_up: Annotated[int, Field(ge=0, le=10**7, strict=True)] | Literal["never"] | None = None
 
 
 class _ExtendDoc(_Strict):
@@ -250,6 +255,11 @@ class _Reader:
                 )
                 for i, used in enumerate(doc.used_hours)
             ),
+            recent={
+                (pool, person.name): _units(hours)
+                for person in doc.people or ()
+                for pool, hours in person.recent_hours.items()
+            },
             events=tuple(self._event(event, i, policies, policy) for i, event in enumerate(doc.events)),
             fault=self._late_fault,
         )
@@ -336,7 +346,8 @@ class _Reader:
         at = self._moment(doc.at, (*place, "at"), policy)
         event: Event = TickEvent()
         if doc.ask is not None:
-            event = AskEvent(self._ask(doc.ask, (*place, "ask")), doc.ask.count)
+            shows_up = None if doc.ask.shows_up == "never" else (doc.ask.shows_up or 0) * MINUTE
+            event = AskEvent(self._ask(doc.ask, (*place, "ask")), doc.ask.count, shows_up)
         elif doc.release is not None:
             event = ReleaseEvent(doc.release)
         elif doc.cancel is not None:

@@ -1,7 +1,7 @@
 """Plays a scenario through time with the same ledger and decisions as the running hub (QUOTA.md §10).
 
-Due changes happen at their exact instant: ends, notices, period edges, then the file's events, and due changes
-again after each of them.
+Due changes happen at their exact instant: ends, notices, period edges, the turns of those who wait, then the file's
+events, and due changes again after each of them.
 
 Thousands of leases and events are played in seconds, because nothing is done for every lease at every event. Leases
 are charged where that can change anything: when they end, at the edges of periods and grants, and when a budget is
@@ -12,19 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from hub_ext.core.amounts import gpu_seconds, is_gpu
-from hub_ext.core.clock import DAY, Instant
-from hub_ext.core.decision import Admit, Code, Decision, verdict
+from hub_ext.core.clock import DAY, Instant, Seconds
+from hub_ext.core.decision import Admit, Code, Refuse, Wait, verdict
 from hub_ext.core.people import Person
-from hub_ext.quota.budget import BudgetOf, Budgets, BudgetState, binding, window_at
+from hub_ext.quota.budget import BudgetOf, Budgets, BudgetState, binding, first_instant, window_at
+from hub_ext.quota.codes import Ended
+from hub_ext.quota.counting import charged_pool
+from hub_ext.quota.eta import renewal
 from hub_ext.quota.fairshare import share
-from hub_ext.quota.ledger import Ledger, charged_pool, find_budget, refold
-from hub_ext.quota.model import Ask, Grant, Lease, Policy
+from hub_ext.quota.ledger import TAKEN_BACK, Charge, Ledger, find_budget, refold
+from hub_ext.quota.model import Ask, Grant, Lease, Outlook, Policy, Ticket
 from hub_ext.quota.overrun import overrun_cuts, overrun_due
-from hub_ext.quota.policy import End, Snapshot, cost_of, decide, decide_extension, first_end, pick_node
+from hub_ext.quota.plan import Dropped, Plan, Scene, Turn, plan
+from hub_ext.quota.policy import End, Snapshot, cost_of, decide, decide_extension, pick_node
+from hub_ext.quota.queue import Recent, decayed, others_waiting_for, put_back
 from hub_ext.quota.scenario import (
     AskEvent,
     CancelEvent,
@@ -76,16 +81,25 @@ class _Run:
     live: dict[str, Lease] = field(default_factory=dict)
     """Those of them that are not released."""
     decisions: list[dict[str, Any]] = field(default_factory=list)
-    answers: dict[str, Decision] = field(default_factory=dict)
+    answers: dict[str, Admit] = field(default_factory=dict)
     parts: dict[str, list[str]] = field(default_factory=dict)
     """The leases of an ask that wanted several."""
     cuts: dict[str, Any] = field(default_factory=dict)
+    tickets: dict[str, Ticket] = field(default_factory=dict)
+    shows_up: dict[str, Seconds | None] = field(default_factory=dict)
+    """By ask: how long after its turn has come the person comes; None: never."""
+    unclaimed: dict[str, Instant] = field(default_factory=dict)
+    """By lease: when it is given up because nobody came."""
+    recent: RecentUse = field(default_factory=lambda: RecentUse())
+    plan_is_due: bool = False
+    """Something happened since those who wait were last looked at."""
     look_at: Instant = 0
     """When budgets have to be looked at next: until then none can be overdrawn that is not now."""
 
     def begin(self) -> None:
         self.now = self.look_at = self.scenario.now
         self.ledger = Ledger(self.scenario.policy, Sums(), longest_slice=DAY)
+        self.recent.units = {(*key, self.now): units for key, units in self.scenario.recent.items()}
         self.ledger.budgets.open(self.now)
         for index, used in enumerate(self.scenario.used_hours):
             try:
@@ -122,27 +136,49 @@ class _Run:
         self.settle()
 
     def settle(self) -> None:
-        """Everything that is due now: ends, notices of budgets that ran out, and what each of them causes."""
+        """Everything that is due now: ends, notices of budgets that ran out, turns, and what each of them causes."""
         changed = True
         while changed:
-            changed = self._stop_ended() or self._look_at_budgets()
+            changed = (
+                self._stop_ended()
+                or self._give_up_unclaimed()
+                or self._look_at_budgets()
+                or self._take_turns()
+            )
 
     def _next_due(self) -> Instant:
-        return min([self.look_at, *(lease.ends_at for lease in self.live.values())])
+        ends = (lease.ends_at for lease in self.live.values())
+        renewals = (at for ticket in self.tickets.values() if (at := renewal(ticket.outlook)) is not None)
+        return min([self.look_at, *ends, *self.unclaimed.values(), *(at for at in renewals if at > self.now)])
 
     def _stop_ended(self) -> bool:
         ended = sorted(
             (x for x in self.live.values() if x.ends_at <= self.now), key=lambda x: (x.ends_at, x.id)
         )
         for lease in ended:
-            code = (
-                Code.BUDGET_SPENT.value
-                if lease.noticed_at is not None or self._cut_by_budget(lease)
-                else None
-            )
-            self._change(lease, "stopped", code, {"cut_by": self.cuts.get(lease.id)})
+            self._change(lease, "stopped", self._why_stopped(lease), {"cut_by": self.cuts.get(lease.id)})
         self._release(ended, "ended")
+        for lease in ended:
+            ticket = put_back(self.policy, lease, lease.id, self.now)
+            if ticket is not None:
+                self._wait(ticket)
         return bool(ended)
+
+    def _why_stopped(self, lease: Lease) -> str | None:
+        if lease.ends_unless_taken is not None and lease.ends_unless_taken > lease.ends_at:
+            return TAKEN_BACK
+        spent = (lease.noticed_at is not None and lease.noticed_for is None) or self._cut_by_budget(lease)
+        return Code.BUDGET_SPENT.value if spent else None
+
+    def _give_up_unclaimed(self) -> bool:
+        """Servers that were started for somebody who waited, and did not come."""
+        given_up = [name for name, at in self.unclaimed.items() if at <= self.now]
+        for name in given_up:
+            del self.unclaimed[name]
+            if name in self.live:
+                self._change(self.live[name], "expired", Ended.UNCLAIMED.value, {})
+                self._release([self.live[name]], Ended.UNCLAIMED.value)
+        return bool(given_up)
 
     def _cut_by_budget(self, lease: Lease) -> bool:
         cut = self.cuts.get(lease.id)
@@ -152,6 +188,7 @@ class _Run:
         """Charge everything, give notice where hours are used up, and work out when to look again."""
         if self.now < self.look_at:
             return False
+        self.plan_is_due = True
         self._accrue()
         budgets = self.ledger.budgets
         cuts = overrun_cuts(budgets, list(self.live.values()), self.now)
@@ -171,10 +208,12 @@ class _Run:
 
     def handle(self, event: Event) -> None:
         """Raises ValueError with a sentence for an event that makes no sense at this time."""
+        self.plan_is_due = True
         match event:
-            case AskEvent(ask, count):
-                self._ask(ask, count)
+            case AskEvent(ask, count, shows_up):
+                self._ask(ask, count, shows_up)
             case ReleaseEvent(lease_id) | CancelEvent(lease_id):
+                self.tickets.pop(lease_id, None)
                 self._release([lease for lease in self._named(lease_id) if lease.live], "released")
             case ExtendEvent(lease_id, minutes):
                 for lease in self._named(lease_id):
@@ -186,44 +225,59 @@ class _Run:
             case TickEvent():
                 pass
 
-    def _ask(self, ask: Ask, count: int) -> None:
+    def _ask(self, ask: Ask, count: int, shows_up: Seconds | None) -> None:
+        if ask.id in self.tickets:
+            self._answer_waiting(ask.id)
+            return
         if ask.id in self.answers or ask.id in self.leases:
             self._answer(ask.id, self.answers.get(ask.id) or self._as_answer(self.leases[ask.id]))
             return
-        if count == 1:
-            decision = self._decide_and_book(ask)
-        else:
-            decision = self._ask_many(ask, count)
-        if isinstance(decision, Admit):
-            self.answers[ask.id] = decision
-            self.cuts[ask.id] = decision.facts.get("cut_by")
-        self._answer(ask.id, decision)
+        self.shows_up[ask.id] = shows_up
+        if not self.tickets and count == 1:
+            # Nobody is before it: what it is answered alone is what it is answered in line.
+            decision = decide(self._snapshot(ask.person, ask.pool), ask, self.now)
+            if not isinstance(decision, Wait):
+                if isinstance(decision, Admit):
+                    self._book(ask, ask.id, decision)
+                self._answer(ask.id, decision)
+                return
+        self._join(Ticket(ask, self.now, Outlook(""), wanted=count))
 
-    def _ask_many(self, ask: Ask, count: int) -> Decision:
-        """Admit as many as fit at once; guaranteed ones come first because guarantees only shrink."""
-        admitted: list[Admit] = []
-        rest: Decision | None = None
-        while len(admitted) < count and rest is None:
-            one = replace(ask, id=f"{ask.id}/{len(admitted) + 1}", server=f"{ask.server}/{len(admitted) + 1}")
-            decision = self._decide_and_book(one)
-            if isinstance(decision, Admit):
-                admitted.append(decision)
-                self.parts.setdefault(ask.id, []).append(one.id)
-                self.cuts[one.id] = decision.facts.get("cut_by")
-            else:
-                rest = decision
-        if not admitted:
-            assert rest is not None
-            return rest
+    def _join(self, ticket: Ticket) -> None:
+        """A new ask is decided in the order of all who wait."""
+        self._wait(ticket)
+        found = self._plan()
+        turns = [turn for turn in found.turns if turn.ticket.id == ticket.id]
+        for turn in turns:
+            self._book(turn.ask, ticket.id, turn.decision)
+        self._note_turns(turns)
+        outlook = found.outlooks.get(ticket.id)
+        if turns:
+            decision = self._admitted(ticket, [turn.decision for turn in turns], outlook)
+            self.answers[ticket.id] = decision
+            self._answer(ticket.id, decision)
+        elif outlook is not None:
+            self.tickets[ticket.id] = replace(ticket, outlook=outlook)
+            self._answer_waiting(ticket.id)
+        else:
+            self.tickets.pop(ticket.id)
+            refusal = next(one.decision for one in found.dropped if one.ticket.id == ticket.id)
+            self._answer(ticket.id, refusal)
+        self._enact(found, besides=ticket.id)
+
+    def _admitted(self, ticket: Ticket, admitted: Sequence[Admit], rest: Outlook | None) -> Admit:
+        """The one answer to an ask for several: when the first of them ends, and what became of the rest."""
+        if ticket.wanted == 1:
+            return admitted[0]
         first_to_end = min(admitted, key=lambda one: one.ends_at)
         cost = sum(one.cost for one in admitted)
         facts = dict(first_to_end.facts) | {
             "cost": gpu_seconds(cost),
             "admitted": len(admitted),
-            "wanted": count,
+            "wanted": ticket.wanted,
         }
-        if rest is not None and not isinstance(rest, Admit):
-            facts |= {"rest": rest.code.value, "rest_facts": dict(rest.facts)}
+        if rest is not None:
+            facts |= {"rest": rest.code, "rest_facts": dict(rest.facts)}
         return Admit(
             guaranteed=all(one.guaranteed for one in admitted),
             lender=admitted[-1].lender,
@@ -232,21 +286,25 @@ class _Run:
             facts=facts,
         )
 
-    def _decide_and_book(self, ask: Ask) -> Decision:
-        decision = decide(self._snapshot(ask.person, ask.pool), ask, self.now)
-        if isinstance(decision, Admit):
-            lease = self.ledger.run(self.ledger.book(ask, decision, self.now), self.now)
-            self._put(lease)
-            # It cannot overdraw what it was admitted to, but what runs now may outlive its periods and grants.
-            self.look_at = min([self.look_at, *overrun_due(self.ledger.budgets, [lease], self.now)])
-            return decision
-        return first_end(decision, list(self.live.values()), self.policy)
+    def _book(self, ask: Ask, asked_as: str, decision: Admit) -> Lease:
+        lease = self.ledger.run(self.ledger.book(ask, decision, self.now), self.now)
+        self._put(lease)
+        if ask.id == asked_as:
+            self.answers[asked_as] = decision
+        else:
+            self.parts.setdefault(asked_as, []).append(ask.id)
+        self.cuts[ask.id] = decision.facts.get("cut_by")
+        # It cannot overdraw what it was admitted to, but what runs now may outlive its periods and grants.
+        self.look_at = min([self.look_at, *overrun_due(self.ledger.budgets, [lease], self.now)])
+        return lease
 
     def _extend(self, lease: Lease, minutes: int) -> None:
         if not lease.live:
             self._change(lease, "extended", "lease-over", {})
             return
-        end = decide_extension(self._snapshot(lease.person, lease.pool), lease, minutes, self.now)
+        end = others_waiting_for(self.policy, lease, self.tickets.values()) or decide_extension(
+            self._snapshot(lease.person, lease.pool), lease, minutes, self.now
+        )
         if not isinstance(end, End):
             self._change(lease, "extended", end.code.value, dict(end.facts))
             return
@@ -285,6 +343,88 @@ class _Run:
         self.ledger.charges = old.charges
         self.look_at = self.now
         self._promote([lease for lease in self.live.values() if not lease.guaranteed])
+
+    # -- those who wait ------------------------------------------------------------------------------------------
+
+    def _wait(self, ticket: Ticket) -> None:
+        self.tickets[ticket.id] = ticket
+        self.plan_is_due = True
+
+    def _take_turns(self) -> bool:
+        """Look at all who wait, where anything happened since the last look."""
+        if not self.plan_is_due:
+            return False
+        self.plan_is_due = False
+        if not self.tickets and not any(lease.noticed_for for lease in self.live.values()):
+            return False
+        return self._enact(self._plan())
+
+    def _plan(self) -> Plan:
+        self._accrue()
+        self.recent.count(self.ledger.charges, self.leases, self.policy, self.now)
+        people = self.scenario.people
+        if people is None:
+            names = {ticket.ask.person for ticket in self.tickets.values()}
+            people = {name: Person(name, any_pool=True) for name in names}
+        snapshot = Snapshot(
+            self.ledger.tree, self.ledger.sums, self.scenario.nodes, self.ledger.grants, people
+        )
+        tickets = tuple(self.tickets.values())
+        recent = self.recent.of(tickets, self.policy.queue.half_life, self.now)
+        return plan(Scene(snapshot, tuple(self.live.values()), tickets, recent), self.now)
+
+    def _enact(self, found: Plan, besides: str | None = None) -> bool:
+        """Do what a plan says, but for one ticket's turns, which were taken. Whether anything happened."""
+        turns = [turn for turn in found.turns if turn.ticket.id != besides]
+        for lease in found.withdrawn:
+            back = self.ledger.withdraw(self.live[lease.id], self.now)
+            self._put(back)
+            self._change(back, "withdrawn", None, {})
+        for turn in turns:
+            lease = self._book(turn.ask, turn.ticket.id, turn.decision)
+            facts = {**turn.decision.facts, "guaranteed": lease.guaranteed, "lender": lease.lender}
+            self._change(lease, "admitted", None, facts)
+            self._expect_to_come(lease, turn.ticket)
+        self._note_turns(turns)
+        for dropped in found.dropped:
+            if dropped.ticket.id != besides:
+                self._drop(dropped)
+        for notice in found.notices:
+            taken = self.ledger.take_back(self.live[notice.lease.id], notice.ends_at, notice.ticket, self.now)
+            self._put(taken)
+            self._change(taken, "noticed", TAKEN_BACK, {"ticket": notice.ticket})
+        for ticket_id, outlook in found.outlooks.items():
+            self.tickets[ticket_id] = replace(self.tickets[ticket_id], outlook=outlook)
+        return bool(turns or found.withdrawn or found.notices or found.dropped)
+
+    def _expect_to_come(self, lease: Lease, ticket: Ticket) -> None:
+        comes_after = self.shows_up.get(ticket.id, 0)
+        claim = self.policy.queue.claim
+        if not ticket.elastic and (comes_after is None or comes_after >= claim):
+            self.unclaimed[lease.id] = self.now + claim
+
+    def _note_turns(self, turns: Sequence[Turn]) -> None:
+        """Whoever has all that they want waits no more."""
+        for turn in turns:
+            ticket = self.tickets[turn.ticket.id]
+            if ticket.wanted == 1:
+                del self.tickets[ticket.id]
+            else:
+                left = replace(ticket, wanted=ticket.wanted - 1, booked=ticket.booked + 1)
+                self.tickets[ticket.id] = left
+
+    def _drop(self, dropped: Dropped) -> None:
+        ticket = self.tickets.pop(dropped.ticket.id)
+        self.decisions.append(
+            {
+                "id": ticket.id,
+                "at": self._iso(self.now),
+                "change": "expired",
+                "code": dropped.decision.code.value,
+                "facts": plain(dropped.decision.facts),
+                "ends_at": None,
+            }
+        )
 
     # -- parts -------------------------------------------------------------------------------------------------
 
@@ -372,23 +512,51 @@ class _Run:
 
     # -- what is told ------------------------------------------------------------------------------------------
 
-    def _answer(self, ask_id: str, decision: Decision) -> None:
+    def _answer(self, ask_id: str, decision: Admit | Refuse) -> None:
         admit = decision if isinstance(decision, Admit) else None
-        self.decisions.append(
-            {
-                "id": ask_id,
-                "at": self._iso(self.now),
-                "verdict": verdict(decision),
-                "code": None if isinstance(decision, Admit) else decision.code.value,
-                "facts": plain(decision.facts),
-                "guaranteed": admit.guaranteed if admit else None,
-                "lender": admit.lender if admit else None,
-                "ends_at": self._iso(admit.ends_at) if admit else None,
-                "position": None,
-                "eta": None,
-                "reclaims": [],
-            }
+        code = None if isinstance(decision, Admit) else decision.code.value
+        self._tell(
+            ask_id,
+            verdict(decision),
+            code,
+            decision.facts,
+            guaranteed=admit.guaranteed if admit else None,
+            lender=admit.lender if admit else None,
+            ends_at=self._iso(admit.ends_at) if admit else None,
         )
+
+    def _answer_waiting(self, ask_id: str) -> None:
+        outlook = self.tickets[ask_id].outlook
+        eta = None if outlook.eta is None else {"at": self._iso(outlook.eta.at), "kind": outlook.eta.kind}
+        self._tell(
+            ask_id,
+            "wait",
+            outlook.code,
+            outlook.facts,
+            position=outlook.place,
+            eta=eta,
+            reclaims=list(outlook.reclaims),
+        )
+
+    def _tell(
+        self, ask_id: str, verdict: str, code: str | None, facts: Mapping[str, Any], **more: object
+    ) -> None:
+        nothing: dict[str, object] = {
+            "guaranteed": None,
+            "lender": None,
+            "ends_at": None,
+            "position": None,
+            "eta": None,
+            "reclaims": [],
+        }
+        entry = {
+            "id": ask_id,
+            "at": self._iso(self.now),
+            "verdict": verdict,
+            "code": code,
+            "facts": plain(facts),
+        }
+        self.decisions.append(entry | nothing | more)
 
     def _as_answer(self, lease: Lease) -> Admit:
         return Admit(lease.guaranteed, lease.lender, lease.ends_at, lease.cost, lease.node)
@@ -415,6 +583,34 @@ class _Run:
             pools={name: pool_numbers(self.ledger, name) for name in self.policy.pools},
             budgets=budget_numbers(self.ledger, self.now),
         )
+
+
+@dataclass
+class RecentUse:
+    """What people used lately, by pool and local date: a date's use counts from its end."""
+
+    units: dict[tuple[str, str, Instant], int] = field(default_factory=dict)
+    counted: int = 0
+    """So many of the ledger's charges are in it."""
+
+    def count(
+        self, charges: Sequence[Charge], leases: Mapping[str, Lease], policy: Policy, now: Instant
+    ) -> None:
+        for charge in charges[self.counted :]:
+            lease = leases[charge.lease]
+            ended = first_instant(charge.day + timedelta(days=1), policy.timezone)
+            key = (lease.pool, lease.person, ended)
+            self.units[key] = self.units.get(key, 0) + charge.units
+        self.counted = len(charges)
+
+    def of(self, tickets: Sequence[Ticket], half_life: Seconds, now: Instant) -> Recent:
+        asking = {(ticket.ask.pool, ticket.ask.person) for ticket in tickets}
+        charges = (
+            (pool, person, at, units)
+            for (pool, person, at), units in self.units.items()
+            if (pool, person) in asking
+        )
+        return decayed(charges, now, half_life)
 
 
 def pool_numbers(ledger: Ledger, pool: str) -> dict[str, Any]:

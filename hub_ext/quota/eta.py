@@ -1,0 +1,142 @@
+"""When those who wait may expect their turn: known ends, notices and the tickets ahead, played forward. Pure.
+
+Never a guess: whoever's turn follows from nothing that is known has no time.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+from hub_ext.core.clock import Instant, instant_of
+from hub_ext.core.decision import Admit
+from hub_ext.quota.hold import Hold
+from hub_ext.quota.model import Ask, Lease, Outlook, Ticket
+from hub_ext.quota.queue import Line, Recent
+from hub_ext.quota.stage import Room, Shape, Stage, shape_of
+
+MOST_TICKETS: Final = 100
+"""So many of each line are played forward; those further behind have their place, and a time when they come nearer."""
+MOST_MOMENTS: Final = 400
+
+Ends = Sequence[tuple[Instant, Lease]]
+"""Live leases by when they end, the first to end first."""
+
+
+def first_fit(room: Room, ask: Ask, ends: Ends) -> Instant | None:
+    """When the known ends alone have made room for the ask; None where they do not."""
+    room = room.copy_room()
+    wanted = {resource for resource, amount in ask.amounts.items() if amount}
+    for index, (at, lease) in enumerate(ends):
+        room.remove(lease)
+        is_last_then = index + 1 == len(ends) or ends[index + 1][0] > at
+        if is_last_then and wanted & lease.amounts.keys() and room.has_room(ask):
+            return at
+    return at if ends and room.has_room(ask) else None
+
+
+def turns_to_come(
+    stage: Stage,
+    waiting: Iterable[Ticket],
+    outlooks: Mapping[str, Outlook],
+    holds: Iterable[Hold],
+    ends: Ends,
+    recent: Recent,
+) -> dict[str, Instant]:
+    """By ticket, when its turn comes if nobody else asks and everything ends when it has to."""
+    replay = _Replay(stage, waiting, outlooks, holds, ends, recent)
+    return replay.play()
+
+
+class _Replay:
+    def __init__(
+        self,
+        stage: Stage,
+        waiting: Iterable[Ticket],
+        outlooks: Mapping[str, Outlook],
+        holds: Iterable[Hold],
+        ends: Ends,
+        recent: Recent,
+    ) -> None:
+        self.stage = stage.copy()
+        self.stage.count_all_as_started()
+        self.recent = recent
+        self.left = _first_of_each_tree(stage, waiting)
+        self.holds = {hold.ticket.id: hold.copy() for hold in holds}
+        # An index beside the time, since leases have no order.
+        self.ends = [(at, index, lease) for index, (at, lease) in enumerate(ends)]
+        renewals = {at for ticket in self.left.values() if (at := renewal(outlooks[ticket.id])) is not None}
+        self.moments = sorted(renewals | {hold.eta for hold in self.holds.values()}, reverse=True)
+        self.found: dict[str, Instant] = {}
+
+    def play(self) -> dict[str, Instant]:
+        for _ in range(MOST_MOMENTS):
+            moment = self._next_moment()
+            if moment is None or not self.left:
+                break
+            self._start_all(moment)
+        return self.found
+
+    def _next_moment(self) -> Instant | None:
+        """The next time at which anything changes, with everything that ends then released."""
+        candidates = ([self.ends[0][0]] if self.ends else []) + self.moments[-1:]
+        if not candidates:
+            return None
+        moment = min(candidates)
+        while self.moments and self.moments[-1] <= moment:
+            self.moments.pop()
+        while self.ends and self.ends[0][0] <= moment:
+            _, _, lease = heapq.heappop(self.ends)
+            self.stage.release(lease, moment)
+        return moment
+
+    def _start_all(self, now: Instant) -> None:
+        full: set[Shape] = set()
+        line = Line.of(self.stage, self.left.values(), self.recent)
+        while (ticket := line.pop()) is not None:
+            hold = self.holds.get(ticket.id)
+            shape = shape_of(ticket.ask)
+            if shape in full or (hold is not None and now < hold.eta):
+                continue
+            if not self.stage.has_room(ticket.ask):
+                full.add(shape)
+                continue
+            decision = self.stage.decide(ticket.ask, now)
+            if isinstance(decision, Admit) and self._may_pass(ticket.ask, decision):
+                self._start(ticket, decision, now)
+                line.changed()
+
+    def _may_pass(self, ask: Ask, decision: Admit) -> bool:
+        return all(hold.lets_pass(ask, decision) for hold in self.holds.values())
+
+    def _start(self, ticket: Ticket, decision: Admit, now: Instant) -> None:
+        lease = self.stage.book(ticket.ask, decision, now, running=True)
+        self.found[ticket.id] = now
+        del self.left[ticket.id]
+        self.holds.pop(ticket.id, None)
+        for hold in self.holds.values():
+            if lease.ends_at > hold.eta:
+                hold.after.add(lease)
+        heapq.heappush(self.ends, (lease.ends_at, len(self.stage.leases) + len(self.found), lease))
+
+
+def _first_of_each_tree(stage: Stage, waiting: Iterable[Ticket]) -> dict[str, Ticket]:
+    counted: dict[str, int] = {}
+    first = {}
+    for ticket in waiting:
+        root = stage.policy.root(ticket.ask.pool)
+        counted[root] = counted.get(root, 0) + 1
+        if counted[root] <= MOST_TICKETS:
+            first[ticket.id] = ticket
+    return first
+
+
+def renewal(outlook: Outlook) -> Instant | None:
+    """When what it waits for comes by itself: a budget's next period, or the end of a window."""
+    for name in ("renews", "ends"):
+        at = outlook.facts.get(name)
+        if isinstance(at, datetime):
+            return instant_of(at)
+    return None

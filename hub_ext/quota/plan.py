@@ -1,0 +1,319 @@
+"""What has to happen now with those who wait: the clock's function (QUOTA.md §4 to §6). Pure.
+
+`plan(scene, now)` takes the tickets in their order. Each starts, is passed over, holds what it needs against those behind
+it, or has what others borrowed taken back for it. Doing what a plan says and planning again changes nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from hub_ext.core.clock import Instant
+from hub_ext.core.decision import Admit, Code, Refuse, Wait
+from hub_ext.quota.eta import first_fit, turns_to_come
+from hub_ext.quota.hold import Hold
+from hub_ext.quota.model import Ask, Eta, Lease, LeaseState, Outlook, Policy, Reservation, Ticket
+from hub_ext.quota.policy import Snapshot, first_end
+from hub_ext.quota.queue import ROOM, Line, Recent
+from hub_ext.quota.reclaim import may_be_taken, needed, reclaim_set, taken_at
+from hub_ext.quota.stage import Room, Stage
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that a plan looks at, and changes nothing of.
+
+    `leases` are all live ones, `recent` the decayed use that a pool's own line is ordered by.
+    """
+
+    snapshot: Snapshot
+    leases: Sequence[Lease]
+    tickets: Sequence[Ticket]
+    recent: Recent = field(default_factory=dict)
+    reservations: Sequence[Reservation] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The ticket's turn has come: `ask` is to be booked (one of several, where the ticket wants more than one)."""
+
+    ticket: Ticket
+    decision: Admit
+    ask: Ask
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """Waiting cannot cure it any more."""
+
+    ticket: Ticket
+    decision: Refuse
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """The lease is taken back for the ticket, and ends at `ends_at`."""
+
+    lease: Lease
+    ends_at: Instant
+    ticket: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`withdrawn`: leases whose notice nobody needs any more. `outlooks`: of every ticket that goes on waiting."""
+
+    turns: tuple[Turn, ...] = ()
+    dropped: tuple[Dropped, ...] = ()
+    notices: tuple[Notice, ...] = ()
+    withdrawn: tuple[Lease, ...] = ()
+    outlooks: Mapping[str, Outlook] = field(default_factory=dict)
+
+
+def plan(scene: Scene, now: Instant) -> Plan:
+    """What to do now with every ticket; nothing at all where nobody waits and nothing is being taken back."""
+    run = _Planning(scene, now)
+    # 1. What is being taken back for somebody stays theirs, whoever comes before them now.
+    run.resume()
+    # 2. One after another, in the order that what was booked so far makes.
+    while (ticket := run.line.pop()) is not None:
+        run.look_at(ticket)
+    # 3. Notices for those who have started, left, or need it no more.
+    run.withdraw()
+    # 4. When the others may expect their turn.
+    run.expect()
+    return run.result()
+
+
+class _Planning:
+    def __init__(self, scene: Scene, now: Instant) -> None:
+        self.scene = scene
+        self.now = now
+        self.policy: Policy = scene.snapshot.policy
+        self.stage = Stage.of(scene.snapshot, scene.leases)
+        known = [ticket for ticket in scene.tickets if ticket.ask.pool in self.policy.pools]
+        self.line = Line.of(self.stage, known, scene.recent)
+        self.holds: dict[str, Hold] = {}
+        """By ticket, in the order in which they were made."""
+        self.held_trees: set[str] = set()
+        """The trees in which somebody's patience made a hold."""
+        self.taken: dict[str, tuple[str, Instant]] = {}
+        """By lease: for which ticket it is taken back, and when it ends. Notices given before, and those given now."""
+        for lease in scene.leases:
+            if lease.noticed_for is not None and not _is_ending(lease):
+                self.taken[lease.id] = (lease.noticed_for, lease.ends_at)
+        self.turns: list[Turn] = []
+        self.dropped = [
+            Dropped(ticket, _gone_pool(ticket.ask)) for ticket in scene.tickets if ticket not in known
+        ]
+        self.notices: list[Notice] = []
+        self.withdrawn: list[Lease] = []
+        self.outlooks: dict[str, Outlook] = {}
+        self.waiting: list[Ticket] = []
+        self.places: dict[str, int] = {}
+
+    # -- 1 ---------------------------------------------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """The holds of tickets for which leases have had notice."""
+        eta: dict[str, Instant] = {}
+        for ticket_id, ends_at in self.taken.values():
+            eta[ticket_id] = max(eta.get(ticket_id, self.now), ends_at)
+        for ticket in sorted(self.scene.tickets, key=lambda ticket: (ticket.made_at, ticket.id)):
+            if ticket.id in eta and ticket.ask.pool in self.policy.pools:
+                self._hold(ticket, eta[ticket.id], firm=True)
+
+    # -- 2 ---------------------------------------------------------------------------------------------------------
+
+    def look_at(self, ticket: Ticket) -> None:
+        """Start it, drop it, pass it over, or see that it gets what it needs."""
+        had_hold = self._let_go(ticket)
+        ask = _next_of(ticket)
+        decision = self.stage.decide(ask, self.now)
+        if isinstance(decision, Refuse):
+            self.dropped.append(Dropped(ticket, decision))
+            return
+        if isinstance(decision, Admit):
+            blocker = next((h for h in self.holds.values() if not h.lets_pass(ask, decision)), None)
+            if blocker is None:
+                self._start(ticket, ask, decision)
+                return
+            decision = self._behind(blocker, ask)
+        self.waiting.append(ticket)
+        self._look(ticket, decision)
+        if decision.code is Code.OTHERS_WAITING and had_hold:
+            self._keep(ticket, self._noticed_for(ticket))
+        elif decision.code.value in ROOM:
+            self._secure(ticket, ask)
+
+    def _start(self, ticket: Ticket, ask: Ask, decision: Admit) -> None:
+        self.turns.append(Turn(ticket, decision, ask))
+        lease = self.stage.book(ask, decision, self.now)
+        for hold in self.holds.values():
+            if lease.ends_at > hold.eta:
+                hold.after.add(lease)
+        self.line.changed()
+        if ticket.wanted > 1:
+            self.line.put(replace(ticket, wanted=ticket.wanted - 1, booked=ticket.booked + 1))
+
+    def _secure(self, ticket: Ticket, ask: Ask) -> None:
+        """See that its turn comes: by taking back what others borrowed, or by a hold where it has been patient."""
+        if self.stage.guaranteed(ask) and self._take_back(ticket, ask):
+            return
+        root = self.policy.root(ask.pool)
+        patient = self.now - ticket.made_at >= self.policy.queue.patience
+        if patient and not ticket.elastic and root not in self.held_trees:
+            eta = first_fit(self._promised(), ask, self._ends())
+            if eta is not None:
+                self.held_trees.add(root)
+                self._hold(ticket, eta, firm=False)
+                self._promise_turn(ticket, eta)
+
+    def _take_back(self, ticket: Ticket, ask: Ask) -> bool:
+        """Whether the end of what others borrowed makes room; they have had notice then, or get it now."""
+        room = self._promised(besides=ticket)
+        before = [lease for lease in self._noticed_for(ticket) if not lease.guaranteed]
+        for lease in before:
+            room.remove(lease)
+        if room.has_room(ask):
+            self._keep(ticket, needed(room, ask, before))
+            return True
+        candidates = (lease for lease in self.scene.leases if may_be_taken(lease, never=ticket.displaced_by))
+        picked = reclaim_set(room, ask, [lease for lease in candidates if lease.id not in self.taken])
+        if picked is None:
+            return False
+        for lease in picked:
+            notice = Notice(lease, taken_at(self.policy, lease, self.now), ticket.id)
+            self.notices.append(notice)
+            self.taken[lease.id] = (ticket.id, notice.ends_at)
+        self._keep(ticket, [*before, *picked])
+        return True
+
+    def _keep(self, ticket: Ticket, leases: Sequence[Lease]) -> None:
+        """What these leases free is the ticket's, from now until they have ended; others that had notice for it go on."""
+        kept = {lease.id for lease in leases}
+        for lease in self._noticed_for(ticket):
+            if lease.id not in kept:
+                del self.taken[lease.id]
+        eta = max([self.now, *(self.taken[name][1] for name in kept)])
+        self._hold(ticket, eta, firm=True)
+        self._promise_turn(ticket, eta, tuple(lease.id for lease in leases))
+
+    def _hold(self, ticket: Ticket, eta: Instant, *, firm: bool) -> None:
+        """From here on nobody behind takes what the ticket needs at `eta`."""
+        after = self._promised(besides=ticket)
+        for ends_at, lease in self._ends():
+            if ends_at > eta:
+                break
+            after.remove(lease)
+        for name, (taken_for, ends_at) in self.taken.items():
+            if taken_for == ticket.id and ends_at <= eta and name in self.stage.leases:
+                after.remove(self.stage.leases[name])
+        self.holds[ticket.id] = Hold(ticket, eta, firm, after)
+        if firm:
+            self.stage.promise(ticket.ask)
+            self.line.changed()
+
+    def _let_go(self, ticket: Ticket) -> bool:
+        """Its own hold is not in its way. Whether it had one."""
+        hold = self.holds.pop(ticket.id, None)
+        if hold is not None and hold.firm:
+            self.stage.promise(ticket.ask, -1)
+            self.line.changed()
+        return hold is not None
+
+    def _promised(self, besides: Ticket | None = None) -> Room:
+        """The room once what is ending is over, and everybody whose turn is promised has it (`besides` one of them)."""
+        room = self.stage.copy_room()
+        for lease in self.stage.leases.values():
+            taken_for = self.taken.get(lease.id, ("", 0))[0]
+            if _is_ending(lease) or (
+                taken_for in self.holds and (besides is None or taken_for != besides.id)
+            ):
+                room.remove(lease)
+        for hold in self.holds.values():
+            if hold.firm and (besides is None or hold.ticket.id != besides.id):
+                room.promise(hold.ticket.ask, -1)
+                room.keep(hold.ticket.ask)
+        return room
+
+    def _ends(self) -> list[tuple[Instant, Lease]]:
+        """What ends when, the first first; without what is ending, or is taken back for somebody."""
+        ends = [
+            (lease.ends_at, lease)
+            for lease in self.stage.leases.values()
+            if not _is_ending(lease) and lease.id not in self.taken
+        ]
+        return sorted(ends, key=lambda end: (end[0], end[1].id))
+
+    def _noticed_for(self, ticket: Ticket) -> list[Lease]:
+        return [
+            self.stage.leases[name]
+            for name, (taken_for, _) in self.taken.items()
+            if taken_for == ticket.id and name in self.stage.leases
+        ]
+
+    # -- 3 ---------------------------------------------------------------------------------------------------------
+
+    def withdraw(self) -> None:
+        """Whose notice is for nobody any more goes on as if it had had none."""
+        reserved = {reservation.id for reservation in self.scene.reservations}
+        for lease in self.scene.leases:
+            for_whom = lease.noticed_for
+            if for_whom is None or for_whom in reserved or _is_ending(lease) or lease.ends_at <= self.now:
+                continue
+            if self.taken.get(lease.id, ("", 0))[0] != for_whom or for_whom not in self.holds:
+                self.withdrawn.append(lease)
+
+    # -- 4 ---------------------------------------------------------------------------------------------------------
+
+    def expect(self) -> None:
+        ends = [
+            (self.taken[lease.id][1] if lease.id in self.taken else lease.ends_at, lease)
+            for lease in self.stage.leases.values()
+        ]
+        ends.sort(key=lambda end: (end[0], end[1].id))
+        holds = self.holds.values()
+        turns = turns_to_come(self.stage, self.waiting, self.outlooks, holds, ends, self.scene.recent)
+        for ticket_id, at in turns.items():
+            if self.outlooks[ticket_id].eta is None:
+                self.outlooks[ticket_id] = replace(self.outlooks[ticket_id], eta=Eta(at, "expected"))
+
+    # -- outlooks --------------------------------------------------------------------------------------------------
+
+    def _look(self, ticket: Ticket, decision: Wait) -> None:
+        root = self.policy.root(ticket.ask.pool)
+        place = self.places[root] = self.places.get(root, 0) + 1
+        told = first_end(decision, self.scene.leases, self.policy)
+        self.outlooks[ticket.id] = Outlook(decision.code.value, told.facts, place)
+
+    def _promise_turn(self, ticket: Ticket, eta: Instant, reclaims: tuple[str, ...] = ()) -> None:
+        self.outlooks[ticket.id] = replace(
+            self.outlooks[ticket.id], eta=Eta(eta, "latest"), reclaims=reclaims
+        )
+
+    def _behind(self, hold: Hold, ask: Ask) -> Wait:
+        return Wait(Code.OTHERS_WAITING, {"pool": ask.pool, "until": self.policy.local(hold.eta)})
+
+    def result(self) -> Plan:
+        return Plan(
+            tuple(self.turns), tuple(self.dropped), tuple(self.notices), tuple(self.withdrawn), self.outlooks
+        )
+
+
+def _next_of(ticket: Ticket) -> Ask:
+    """What is booked when its turn comes: the ask, or the next of the several that it wants."""
+    ask = ticket.ask
+    if ticket.wanted + ticket.booked == 1:
+        return ask
+    number = ticket.booked + 1
+    return replace(ask, id=f"{ask.id}/{number}", server=f"{ask.server}/{number}")
+
+
+def _is_ending(lease: Lease) -> bool:
+    return lease.state is LeaseState.ENDING
+
+
+def _gone_pool(ask: Ask) -> Refuse:
+    return Refuse(Code.NOT_A_MEMBER, {"person": ask.person, "pool": ask.pool, "pools": []})
