@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date
-from typing import Protocol
+from typing import Literal, Protocol
 
 from hub_ext.core.clock import Instant
 from hub_ext.quota.model import HoursRequest, Lease, RequestState
@@ -23,6 +23,8 @@ class UsageScope:
     `person` and `pool` narrow it: whose leases, and those charged to that pool or a pool below it. `seen_by` and
     `led` say what the reader may see: their own, and what was charged to the pools they lead; `seen_by` None is
     everything. A pool is one of those above the lease when that was booked: hours stay where they were charged.
+
+    With `ended`, the leases are meant that ran and ended in [start, end), whichever days they accrued on.
     """
 
     first: date
@@ -31,6 +33,7 @@ class UsageScope:
     pool: str | None = None
     seen_by: str | None = None
     led: tuple[str, ...] = ()
+    ended: tuple[Instant, Instant] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,16 @@ class DayUsage:
     day: date
     pool: str
     person: str
+    units: int
+    seconds: int
+    leases: int
+
+
+@dataclass(frozen=True, slots=True)
+class UsageSum:
+    """What all leases accrued that have the same day, person or path; `key` is that, a path as its pools, nearest first."""
+
+    key: tuple[str, ...]
     units: int
     seconds: int
     leases: int
@@ -90,3 +103,6 @@ class HoursRecords(Protocol):
         self, scope: UsageScope, *, after: DayPlace | None = None, limit: int = 1000
     ) -> list[DayUsage]:
         """One row per day, pool and person, in that order."""
+
+    def usage_sums(self, scope: UsageScope, by: Literal["day", "person", "path"]) -> list[UsageSum]:
+        """What accrued, by ISO date, by person, or by the pools that it was charged to; by key."""

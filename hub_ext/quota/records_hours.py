@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from datetime import date
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import (
     ColumnElement,
@@ -28,7 +28,7 @@ from sqlalchemy.sql.expression import type_coerce
 from hub_ext.db import tables
 from hub_ext.quota.ledger import EntryKind, lease_of
 from hub_ext.quota.model import HoursRequest, RequestState
-from hub_ext.quota.ports_hours import DayPlace, DayUsage, LeaseUsage, Place, UsageScope
+from hub_ext.quota.ports_hours import DayPlace, DayUsage, LeaseUsage, Place, UsageScope, UsageSum
 
 _leases = tables.leases.c
 _days = tables.usage_days.c
@@ -106,10 +106,16 @@ class HoursRows:
                 summed(_days.units).label("all_units"),
                 summed(_days.seconds).label("all_seconds"),
             )
-            .where(exists().where(own_days, charged), *self._in_scope(scope))
+            .where(*self._in_scope(scope))
             .order_by(_leases.booked_at, _leases.id)
             .limit(limit)
         )
+        if scope.ended is not None:
+            start, end = scope.ended
+            ran = _leases.started_at.is_not(None)
+            query = query.where(ran, _leases.released_at >= start, _leases.released_at < end)
+        else:
+            query = query.where(exists().where(own_days, charged))
         if after is not None:
             query = query.where(tuple_(_leases.booked_at, _leases.id) > after)
         sums = ("number", "units", "seconds", "all_units", "all_seconds")
@@ -150,6 +156,26 @@ class HoursRows:
             for row in self._connection.execute(query)
         ]
 
+    def usage_sums(self, scope: UsageScope, by: Literal["day", "person", "path"]) -> list[UsageSum]:
+        key: ColumnElement[Any] = {"day": _days.day, "person": _leases.person, "path": _leases.path}[by]
+        query = (
+            select(
+                key.label("key"),
+                func.sum(_days.units).label("units"),
+                func.sum(_days.seconds).label("seconds"),
+                func.count(func.distinct(_days.lease)).label("leases"),
+            )
+            .join_from(tables.usage_days, tables.leases)
+            .where(_days.day.between(scope.first, scope.last), *self._in_scope(scope))
+            .group_by(key)
+        )
+        found = [
+            UsageSum(_key(row.key), int(row.units), int(row.seconds), int(row.leases))
+            for row in self._connection.execute(query)
+        ]
+        # Not by the database, which may sort by a language.
+        return sorted(found, key=lambda one: one.key)
+
     def _in_scope(self, scope: UsageScope) -> list[ColumnElement[bool]]:
         conditions: list[ColumnElement[bool]] = []
         if scope.person is not None:
@@ -170,6 +196,10 @@ class HoursRows:
             return held
         above = func.json_each(_leases.path).table_valued("value")
         return exists().select_from(above).where(above.c.value.in_(names))
+
+
+def _key(value: date | str | list[str]) -> tuple[str, ...]:
+    return tuple(value) if isinstance(value, list) else (str(value),)
 
 
 def _beyond(order: tuple[Any, Any, Any], after: tuple[date, str, str]) -> ColumnElement[bool]:

@@ -1,0 +1,36 @@
+"""Tables as CSV that a spreadsheet may open: no cell is taken for a formula. Pure."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+Cell = str | int | float | None
+
+_BEGINS_A_FORMULA: Final = frozenset("=+-@\t\r\n＝＋－＠")
+"""As OWASP lists them ("CSV Injection"), the wide ones included: spreadsheets set to Korean or Japanese read them."""
+BYTE_ORDER_MARK: Final = "\ufeff"
+"""Without it Excel takes Korean text for another encoding."""
+
+
+def csv_lines(fields: Sequence[str], rows: Iterable[Mapping[str, Cell]], *, head: bool = True) -> str:
+    """The rows, with a first line of names where `head` is wanted; lines end as RFC 4180 has them."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\r\n")
+    if head:
+        writer.writerow(fields)
+    for row in rows:
+        writer.writerow([safe_cell(row[name]) for name in fields])
+    return out.getvalue()
+
+
+def safe_cell(value: Cell) -> str | int | float:
+    """A number as it stands; a text that a spreadsheet would calculate gets an apostrophe before it."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        value = value.replace("\x00", "")
+        return f"'{value}" if value.lstrip(" ")[:1] in _BEGINS_A_FORMULA and value.strip(" ") else value
+    return value
