@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from hub_ext.desk.charts import bar_chart, thin_bar
 from hub_ext.desk.desk import HUB, PREFIX, Desk
 from hub_ext.desk.static_files import STATIC, static_version
 from hub_ext.desk.visitor import Visitor
@@ -111,6 +112,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.globals["icons"] = ICONS
+    made.globals |= {"bar_chart": bar_chart, "thin_bar": thin_bar}
     made.globals["default_language"] = DEFAULT
     return made
 

@@ -1,0 +1,124 @@
+"""The page *mine*: what one person runs, waits for and has left; stop, extend, leave the line."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from urllib.parse import quote
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import RedirectResponse
+from starlette.datastructures import FormData
+
+from hub_ext.desk.auth import SignedIn, checked_form
+from hub_ext.desk.csv_text import csv_response
+from hub_ext.desk.desk import PREFIX
+from hub_ext.desk.errors import not_found
+from hub_ext.desk.hub_api import HubAway
+from hub_ext.desk.mine import read_mine, span_of
+from hub_ext.desk.rendering import desk_of, render
+from hub_ext.desk.views_mine import SPANS, MineFacts, hours_table, mine_page, why_not
+from hub_ext.desk.visitor import Visitor
+from hub_ext.quota.model import Lease
+
+router = APIRouter(include_in_schema=False)
+MINE = f"{PREFIX}/mine"
+Form = Annotated[FormData, Depends(checked_form)]
+
+
+@router.get(MINE)
+async def mine(request: Request, visitor: SignedIn) -> Response:
+    done = {
+        "stopping": visitor.say("The server is being stopped. Your files are kept."),
+        "extended": visitor.say("The server runs longer now."),
+        "left": visitor.say("You left the line."),
+    }.get(request.query_params.get("done", ""), "")
+    return await _page(request, visitor, done=done)
+
+
+@router.get(f"{MINE}/hours.csv")
+async def hours(request: Request, visitor: SignedIn) -> Response:
+    facts = await _facts(request, visitor)
+    header, rows = hours_table(facts)
+    return csv_response("my-gpu-hours", header, rows)
+
+
+@router.post(f"{MINE}/stop")
+async def stop(request: Request, visitor: SignedIn, form: Form) -> Response:
+    """Through the hub, which ends what runs and tells the ledger."""
+    desk = desk_of(request)
+    lease = await _own(request, visitor, form)
+    try:
+        known = await desk.admission.in_thread(desk.servers.stop, visitor.name, lease.server)
+    except HubAway:
+        alert = visitor.say(
+            "The hub did not take the stop; the server may still be starting. Try again in a minute."
+        )
+        return await _page(request, visitor, alert=alert, status=503)
+    if not known:
+        alert = visitor.say("The hub knows no such server any more; it disappears here in some minutes.")
+        return await _page(request, visitor, alert=alert, status=409)
+    return RedirectResponse(f"{MINE}?done=stopping", 303)
+
+
+@router.post(f"{MINE}/extend")
+async def extend(request: Request, visitor: SignedIn, form: Form) -> Response:
+    lease = await _own(request, visitor, form)
+    given = str(form.get("minutes", ""))
+    if not (given.isascii() and given.isdecimal() and 0 < len(given) <= 5 and int(given)):
+        raise not_found()
+    extension = await desk_of(request).admission.extend(lease.id, int(given), visitor.name)
+    if extension is None:
+        raise not_found()
+    if extension.objection is not None:
+        facts = await _facts(request, visitor)
+        alert = why_not(facts, extension.objection, visitor.say)
+        return await _page(request, visitor, alert=alert, status=409, facts=facts)
+    return RedirectResponse(f"{MINE}?done=extended", 303)
+
+
+@router.post(f"{MINE}/leave")
+async def leave(request: Request, visitor: SignedIn, form: Form) -> Response:
+    left = await desk_of(request).admission.leave(str(form.get("ticket", "")), visitor.name)
+    if left is None:
+        alert = visitor.say("You are not in that line any more: your turn came, or you left it.")
+        return await _page(request, visitor, alert=alert, status=409)
+    return RedirectResponse(f"{MINE}?done=left", 303)
+
+
+async def _own(request: Request, visitor: Visitor, form: FormData) -> Lease:
+    """The live lease of theirs that the form names; anything else is not there."""
+    lease = await desk_of(request).admission.find(str(form.get("lease", "")))
+    if lease is None or not lease.live or lease.person != visitor.name:
+        raise not_found()
+    return lease
+
+
+async def _facts(request: Request, visitor: Visitor) -> MineFacts:
+    desk = desk_of(request)
+    span = span_of(request.query_params.get("days"))
+    return await desk.admission.in_thread(
+        read_mine, desk.store, desk.profiles.catalogue, visitor.person, desk.clock.now(), span
+    )
+
+
+async def _page(
+    request: Request,
+    visitor: Visitor,
+    *,
+    done: str = "",
+    alert: str = "",
+    status: int = 200,
+    facts: MineFacts | None = None,
+) -> Response:
+    page = mine_page(facts or await _facts(request, visitor), visitor.say)
+    return render(
+        request,
+        visitor,
+        "mine.html",
+        status=status,
+        page=page,
+        done=done,
+        alert=alert,
+        spans=SPANS,
+        open_url=f"/user/{quote(visitor.name, safe='')}/",
+    )

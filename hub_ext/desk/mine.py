@@ -1,0 +1,108 @@
+"""Reads what the page *mine* shows, in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+
+from hub_ext.core.clock import Instant
+from hub_ext.core.people import Person
+from hub_ext.desk.records import Records
+from hub_ext.desk.views_mine import EXTENSIONS, SPANS, Cap, Extension, MineFacts
+from hub_ext.profiles.catalogue import Catalogue
+from hub_ext.quota.budget import BudgetState, binding, first_instant, local_date
+from hub_ext.quota.explain import Titles
+from hub_ext.quota.ledger import Ledger
+from hub_ext.quota.model import SERVER, Lease, LeaseState, Policy
+from hub_ext.quota.policy import Snapshot, decide_extension
+from hub_ext.quota.ports import Store, Transaction
+from hub_ext.quota.sums import SumKey
+
+
+def span_of(text: str | None) -> int:
+    """The days to look back over: one of `SPANS`."""
+    return next((span for span in SPANS if str(span) == text), SPANS[0])
+
+
+def titles_of(policy: Policy, catalogue: Catalogue) -> Titles:
+    """What people call pools and profiles, by name."""
+    return {profile.slug: profile.title for profile in catalogue} | {
+        name: pool.title for name, pool in policy.pools.items()
+    }
+
+
+def read_mine(store: Store, catalogue: Catalogue, person: Person, clock_now: Instant, span: int) -> MineFacts:
+    """Everything of one person, from one snapshot. Raises StoreUnavailable."""
+    with store.reading() as txn:
+        # 1. Now is never before what was written last.
+        now = max(clock_now, txn.latest())
+        policy = txn.policy
+        # 2. What they run, and the sums of every pool that has a say in it.
+        leases = txn.live_leases(person=person.name)
+        pools = {name for pool in _pools(policy, person, leases) for name in policy.path(pool)}
+        ledger = txn.ledger(pools, [person.name])
+        # 3. What waits, and what they used.
+        records = Records.of(txn)
+        last = local_date(now, policy.timezone)
+        first = last - timedelta(days=span - 1)
+        return MineFacts(
+            person=person,
+            policy=policy,
+            as_of=now,
+            now=now,
+            leases=leases,
+            extensions=_extensions(txn, ledger, person, leases, now),
+            tickets=records.waiting_of(person.name),
+            budgets=_budgets(ledger, person, now),
+            caps=_caps(ledger, person),
+            days=records.use_of(person.name, first, last, first_instant(first, policy.timezone)),
+            first=first,
+            last=last,
+            titles=titles_of(policy, catalogue),
+        )
+
+
+def _pools(policy: Policy, person: Person, leases: Sequence[Lease]) -> set[str]:
+    """The pools that the person belongs to, and those that their leases are charged to."""
+    named = {*person.pools, *(pool for lease in leases for pool in lease.path)}
+    return {pool for pool in named if pool in policy.pools}
+
+
+def _extensions(
+    txn: Transaction, ledger: Ledger, person: Person, leases: Sequence[Lease], now: Instant
+) -> Mapping[str, Sequence[tuple[int, Extension]]]:
+    """What each length would come to, for every server that runs."""
+    snapshot = Snapshot(ledger.tree, ledger.sums, txn.nodes(), ledger.grants, {person.name: person}, leases)
+    return {
+        lease.id: [(minutes, decide_extension(snapshot, lease, minutes, now)) for minutes in EXTENSIONS]
+        for lease in leases
+        if lease.kind == SERVER and lease.state is LeaseState.RUNNING
+    }
+
+
+def _budgets(ledger: Ledger, person: Person, now: Instant) -> list[BudgetState]:
+    """Every budget that binds them in a pool of theirs, once each."""
+    found = {}
+    for pool in person.pools:
+        if pool not in ledger.policy.pools:
+            continue
+        for of in binding(ledger.policy, ledger.policy.path(pool), person.name):
+            state = ledger.budgets.state(of, now)
+            if state is not None:
+                found[of.pool, of.budget.name] = state
+    return list(found.values())
+
+
+def _caps(ledger: Ledger, person: Person) -> list[Cap]:
+    """For each of their pools and each thing counted, the nearest cap upwards: servers first."""
+    policy = ledger.policy
+    found: dict[tuple[str, str], Cap] = {}
+    for pool in person.pools:
+        if pool not in policy.pools:
+            continue
+        for key in sorted({key for name in policy.path(pool) for key in policy.pools[name].person}):
+            cap = policy.cap(pool, key)
+            if cap is not None:
+                held = ledger.sums[SumKey("held", cap[0], key, person.name)]
+                found[cap[0], key] = Cap(cap[0], key, held, cap[1])
+    return sorted(found.values(), key=lambda cap: (cap.key != "servers", cap.key.startswith("dask"), cap.key))

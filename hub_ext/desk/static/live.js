@@ -1,0 +1,105 @@
+"use strict";
+// Renews the parts of a page marked `data-live` while somebody looks at it, without moving what they are doing: an
+// opened detail stays open, a chosen entry stays chosen, the focus stays where it is. Asks before `data-ask` buttons.
+(function () {
+  const EVERY = 5000;
+  const SLOWEST = 60000;
+  const shown = new Map();
+  let wait = EVERY;
+
+  function keep(old, fresh) {
+    old.querySelectorAll("details[open]").forEach((detail) => {
+      const key = detail.id || detail.querySelector("summary").textContent;
+      fresh.querySelectorAll("details").forEach((other) => {
+        if ((other.id || other.querySelector("summary").textContent) === key) {
+          other.open = true;
+        }
+      });
+    });
+    old.querySelectorAll("select[id]").forEach((select) => {
+      const other = fresh.querySelector("#" + CSS.escape(select.id));
+      if (other && Array.from(other.options).some((option) => option.value === select.value)) {
+        other.value = select.value;
+      }
+    });
+  }
+
+  // Where the focus is, as a way down from the part that is renewed: its elements are made anew.
+  function wayTo(part, element) {
+    const way = [];
+    while (element && element !== part) {
+      way.unshift(Array.prototype.indexOf.call(element.parentElement.children, element));
+      element = element.parentElement;
+    }
+    return way;
+  }
+
+  function renew(text) {
+    const page = new DOMParser().parseFromString(text, "text/html");
+    document.querySelectorAll("[data-live]").forEach((part) => {
+      const fresh = page.getElementById(part.id);
+      if (!fresh || fresh.innerHTML === (shown.get(part.id) || part.innerHTML)) {
+        return;
+      }
+      const focused = document.activeElement;
+      const inside = part.contains(focused) && focused !== part;
+      if (inside && focused.matches("select, input, textarea")) {
+        return; // somebody is choosing: next time
+      }
+      const way = inside ? wayTo(part, focused) : null;
+      shown.set(part.id, fresh.innerHTML); // as it came: what is kept open or chosen is no change
+      keep(part, fresh);
+      part.replaceChildren(...document.adoptNode(fresh).childNodes);
+      if (way) {
+        const again = way.reduce((element, place) => element && element.children[place], part);
+        if (again) {
+          again.focus({ preventScroll: true });
+        }
+      }
+      part.dispatchEvent(new CustomEvent("hangang:renewed", { bubbles: true }));
+    });
+  }
+
+  async function look() {
+    if (document.hidden || !document.querySelector("[data-live]")) {
+      return schedule();
+    }
+    try {
+      const answer = await fetch(window.location.href, {
+        headers: { Accept: "text/html", "X-CSRF-Token": window.hangangDesk.csrf() },
+        cache: "no-store",
+      });
+      if (answer.ok) {
+        renew(await answer.text());
+        wait = EVERY;
+      } else if (answer.status === 401) {
+        window.location.reload();
+        return undefined;
+      } else {
+        wait = Math.min(SLOWEST, wait * 2);
+      }
+    } catch {
+      wait = Math.min(SLOWEST, wait * 2); // the desk is away: what is shown stays
+    }
+    return schedule();
+  }
+
+  let timer = 0;
+  function schedule() {
+    clearTimeout(timer);
+    timer = setTimeout(look, wait);
+  }
+
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden) {
+      look();
+    }
+  });
+  document.addEventListener("submit", (event) => {
+    const words = event.submitter && event.submitter.dataset.ask;
+    if (words && !window.confirm(words)) {
+      event.preventDefault();
+    }
+  });
+  schedule();
+})();

@@ -1,0 +1,475 @@
+"""The page *mine* as data: a person's servers, places in line, clusters, hours and limits. Pure.
+
+Every number comes from one snapshot. All texts are in one language already; the template only escapes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Final
+
+from hub_ext.core.amounts import COST_UNITS_PER_GPU_HOUR, MILLI
+from hub_ext.core.clock import MINUTE, Instant, Seconds
+from hub_ext.core.decision import Code, Refuse, Wait
+from hub_ext.core.people import Person
+from hub_ext.desk.charts import WHOLE, Bar, BarChart, Series, number, share_of
+from hub_ext.desk.records import DayOfUse, Waiting
+from hub_ext.language import Speaker
+from hub_ext.quota.budget import BudgetState
+from hub_ext.quota.explain import Explanation, Titles, explain, explain_borrowed
+from hub_ext.quota.model import COUNTED_KINDS, SERVER, Lease, LeaseState, Policy
+from hub_ext.quota.policy import End
+
+SPANS: Final = (14, 30)
+"""So many days the hours can be looked at over; the first is what is shown."""
+EXTENSIONS: Final = (30, 60, 120, 240, 480)
+"""Minutes that an extension is offered for."""
+SOON: Final[Seconds] = 15 * MINUTE
+"""A server that ends within this time says so before all else."""
+
+Extension = End | Wait | Refuse
+
+
+# -- what the page is made from ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """How much of a cap the person holds, in base units or a count."""
+
+    pool: str
+    key: str
+    held: int
+    limit: int
+
+
+@dataclass(frozen=True)
+class MineFacts:
+    person: Person
+    policy: Policy
+    as_of: Instant
+    now: Instant
+    leases: Sequence[Lease] = ()
+    """Theirs, live, oldest first."""
+    extensions: Mapping[str, Sequence[tuple[int, Extension]]] = field(default_factory=dict)
+    """By lease: what an extension by so many minutes would come to."""
+    tickets: Sequence[Waiting] = ()
+    budgets: Sequence[BudgetState] = ()
+    caps: Sequence[Cap] = ()
+    days: Mapping[date, DayOfUse] = field(default_factory=dict)
+    first: date = date.min
+    last: date = date.min
+    titles: Titles = field(default_factory=dict)
+    """Of pools and profiles, by name."""
+    servers_unseen: bool = False
+    """The hub does not answer: whether a server can be opened is not known."""
+
+
+# -- what the page is -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Chip:
+    """A state as icon and word; `kind` picks both colour and icon."""
+
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Longer:
+    """One extension that is possible: what to send, and what it comes to."""
+
+    minutes: int
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServerLine:
+    lease: str
+    server: str
+    title: str
+    what: str
+    where: str
+    chip: Chip
+    until: str
+    until_exact: str
+    gone: int
+    """Thousandths of its time that are over."""
+    price: str
+    hint: str = ""
+    notice: str = ""
+    soon: bool = False
+    """The notice is about the next minutes."""
+    longer: tuple[Longer, ...] = ()
+    why_not_longer: str = ""
+    openable: bool = False
+    stoppable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TicketLine:
+    ticket: str
+    title: str
+    what: str
+    where: str
+    chip: Chip
+    since: str
+    since_exact: str
+    told: Explanation | None
+    put_back: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterLine:
+    title: str
+    what: str
+    where: str
+    until: str
+    until_exact: str
+    price: str
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLine:
+    """Thousandths used and set aside; `soft` is where the warning begins."""
+
+    title: str
+    text: str
+    detail: str
+    used: int
+    committed: int
+    soft: int | None
+    warning: str
+    renews: str
+
+
+@dataclass(frozen=True, slots=True)
+class CapLine:
+    title: str
+    where: str
+    text: str
+    held: int
+    full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MinePage:
+    servers: tuple[ServerLine, ...]
+    tickets: tuple[TicketLine, ...]
+    clusters: tuple[ClusterLine, ...]
+    budgets: tuple[BudgetLine, ...]
+    caps: tuple[CapLine, ...]
+    chart: BarChart
+    summary: str
+    span: int
+    age: Seconds
+
+
+def mine_page(facts: MineFacts, say: Speaker) -> MinePage:
+    servers = [_server(facts, lease, say) for lease in facts.leases if lease.kind == SERVER]
+    return MinePage(
+        servers=tuple(sorted(servers, key=lambda line: not line.soon)),
+        tickets=tuple(_ticket(facts, ticket, say) for ticket in facts.tickets),
+        clusters=tuple(_clusters(facts, say)),
+        budgets=tuple(_budgets(facts, say)),
+        caps=tuple(_cap(facts, cap, say) for cap in facts.caps),
+        chart=hours_chart(facts, say),
+        summary=_summary(facts, servers, say),
+        span=(facts.last - facts.first).days + 1,
+        age=max(0, facts.now - facts.as_of),
+    )
+
+
+# -- servers ----------------------------------------------------------------------------------------------------------
+
+
+def _server(facts: MineFacts, lease: Lease, say: Speaker) -> ServerLine:
+    running = lease.state is LeaseState.RUNNING
+    notice = _notice(facts, lease, say)
+    longer, why_not = _longer(facts, lease, say)
+    return ServerLine(
+        lease=lease.id,
+        server=lease.server,
+        title=lease.server or say("Your server"),
+        what=say.amounts(lease.amounts),
+        where=_title(facts, lease.pool, say),
+        chip=_chip(lease, say),
+        until=say.until(lease.ends_at, facts.now),
+        until_exact=say.exact(lease.ends_at),
+        gone=_gone(lease, facts.now),
+        price=say.price(lease.cost),
+        hint="" if lease.guaranteed or notice else _borrowed(facts, lease, say),
+        notice=notice,
+        soon=bool(notice) and lease.ends_at - facts.now <= SOON,
+        longer=longer if running else (),
+        why_not_longer=why_not if running else "",
+        openable=running and not facts.servers_unseen,
+        stoppable=lease.state is not LeaseState.ENDING,
+    )
+
+
+def _chip(lease: Lease, say: Speaker) -> Chip:
+    match lease.state:
+        case LeaseState.BOOKED:
+            return Chip("wait", say("Starting"))
+        case LeaseState.RUNNING:
+            if lease.noticed_at is not None:
+                return Chip("ending", say("Ends soon"))
+            return (
+                Chip("now", say("Running"))
+                if lease.guaranteed
+                else Chip("borrowed", say("Running, borrowed"))
+            )
+        case LeaseState.ENDING | LeaseState.RELEASED:
+            return Chip("refused", say("Stopping"))
+
+
+def _notice(facts: MineFacts, lease: Lease, say: Speaker) -> str:
+    """Why it ends earlier than was agreed, and what to do."""
+    if lease.state is LeaseState.ENDING:
+        return ""
+    if lease.unclaimed and lease.state is LeaseState.RUNNING:
+        return say("Its turn came and it was started for you. Open it, or it is given to the next in line.")
+    if lease.noticed_at is None:
+        return ""
+    time = say.moment(lease.ends_at, facts.now)
+    if lease.noticed_for is not None:
+        return say(
+            "Ends at {time}: it is borrowed, and whoever it belongs to needs it back. Save your work; you are "
+            "first in line for the next.",
+            time=time,
+        )
+    return say(
+        "Ends at {time}: its GPU-hours are used up then. Save your work, or ask for more hours.", time=time
+    )
+
+
+def _borrowed(facts: MineFacts, lease: Lease, say: Speaker) -> str:
+    notice = facts.policy.session(lease.pool).notice if lease.pool in facts.policy.pools else None
+    return explain_borrowed(lease.lender, say, notice=notice, titles=facts.titles)
+
+
+def _gone(lease: Lease, now: Instant) -> int:
+    since = lease.started_at if lease.started_at is not None else lease.booked_at
+    return share_of(max(0, now - since), lease.ends_at - since) if lease.ends_at > since else WHOLE
+
+
+def _longer(facts: MineFacts, lease: Lease, say: Speaker) -> tuple[tuple[Longer, ...], str]:
+    """The extensions that are possible, each end once; where there are none, why."""
+    if lease.noticed_for is not None:
+        return (), say("It cannot be extended: somebody whose share it is waits for it.")
+    choices: dict[Instant, Longer] = {}
+    objection = ""
+    for minutes, outcome in facts.extensions.get(lease.id, ()):
+        if not isinstance(outcome, End):
+            objection = objection or str(_explained(facts, outcome.code.value, outcome.facts, say) or "")
+        elif outcome.at > lease.ends_at and outcome.at not in choices:
+            label = say(
+                "until {time} (+{longer})",
+                time=say.moment(outcome.at, facts.now),
+                longer=say.duration(outcome.at - lease.ends_at),
+            )
+            choices[outcome.at] = Longer(minutes, label)
+    if choices or lease.id not in facts.extensions:
+        return tuple(choices.values()), ""
+    return (), objection or say("It ends as late as a server here may run. Later it can be extended again.")
+
+
+# -- tickets and clusters ---------------------------------------------------------------------------------------------
+
+
+def waiting_chip(ticket: Waiting, now: Instant, say: Speaker) -> Chip:
+    """`Wait, by 14:20`, `Wait, expected 14:20`, `Wait (place 3)`, `Wait`."""
+    if ticket.eta_at is not None:
+        time = say.moment(ticket.eta_at, now)
+        text = (
+            say("Wait, by {time}", time=time)
+            if ticket.eta_kind == "latest"
+            else say("Wait, expected {time}", time=time)
+        )
+        return Chip("wait", text)
+    if ticket.place is not None:
+        return Chip("wait", say("Wait (place {place})", place=ticket.place))
+    return Chip("wait", say("Wait"))
+
+
+def _ticket(facts: MineFacts, ticket: Waiting, say: Speaker) -> TicketLine:
+    return TicketLine(
+        ticket=ticket.id,
+        title=ticket.server or (say("Your server") if ticket.kind == SERVER else say("Dask cluster")),
+        what=say.amounts(ticket.amounts),
+        where=_title(facts, ticket.pool, say),
+        chip=waiting_chip(ticket, facts.now, say),
+        since=say(
+            "in line since {time}, place {place}",
+            time=say.moment(ticket.made_at, facts.now),
+            place=ticket.place,
+        )
+        if ticket.place is not None
+        else say("in line since {time}", time=say.moment(ticket.made_at, facts.now)),
+        since_exact=say.exact(ticket.made_at),
+        told=_explained(facts, ticket.code, ticket.facts, say),
+        put_back=say("It was taken back from you, so you are first again.") if ticket.put_back else "",
+    )
+
+
+def _explained(facts: MineFacts, code: str, of: Mapping[str, object], say: Speaker) -> Explanation | None:
+    """None for a ticket that was not looked at yet."""
+    known = next((known for known in Code if known.value == code), None)
+    return None if known is None else explain(known, of, say, titles=facts.titles, now=facts.now)
+
+
+def _clusters(facts: MineFacts, say: Speaker) -> list[ClusterLine]:
+    """One line for each cluster: its scheduler and workers are leases of one name."""
+    by_name: dict[tuple[str, str], list[Lease]] = {}
+    for lease in facts.leases:
+        if lease.kind != SERVER:
+            by_name.setdefault((lease.pool, lease.server), []).append(lease)
+    lines = []
+    for (pool, name), leases in by_name.items():
+        workers = sum(lease.kind == "dask-worker" for lease in leases)
+        amounts: dict[str, int] = {}
+        for lease in leases:
+            for resource, amount in lease.amounts.items():
+                amounts[resource] = amounts.get(resource, 0) + amount
+        ends_at = min(lease.ends_at for lease in leases)
+        lines.append(
+            ClusterLine(
+                title=name or say("Dask cluster"),
+                what=f"{say.amount('dask-workers', workers)} · {say.amounts(amounts)}",
+                where=_title(facts, pool, say),
+                until=say.until(ends_at, facts.now),
+                until_exact=say.exact(ends_at),
+                price=say.price(sum(lease.cost for lease in leases)),
+            )
+        )
+    return lines
+
+
+# -- hours and limits -------------------------------------------------------------------------------------------------
+
+
+def budget_line(state: BudgetState, titles: Titles, now: Instant, say: Speaker) -> BudgetLine:
+    """A budget with its thin bar."""
+    title = say.text(titles.get(state.of.pool, {}), state.of.pool)
+    used = share_of(state.used, state.limit)
+    soft = state.of.budget.soft
+    warning = ""
+    if state.left <= 0:
+        warning = say("Used up") if state.limit <= state.used else say("All set aside")
+    elif state.soft_reached:
+        warning = say("Nearly used up")
+    return BudgetLine(
+        title=say("Your hours: {pool}", pool=title) if state.of.person else title,
+        text=say.left_of(state.left, state.limit, str(state.of.budget.period)),
+        detail=say(
+            "used {used}, set aside for running servers {committed}, left {left}",
+            used=say.hours(state.used),
+            committed=say.hours(state.committed),
+            left=say.hours(max(0, state.left)),
+        ),
+        used=used,
+        committed=min(WHOLE - used, share_of(state.committed, state.limit)),
+        soft=None if soft is None else int(soft * WHOLE),
+        warning=warning,
+        renews=say("New hours come from {time} on.", time=say.moment(state.window.end, now)),
+    )
+
+
+def _budgets(facts: MineFacts, say: Speaker) -> list[BudgetLine]:
+    """The person's own first, then those of their pools upwards."""
+    ordered = sorted(facts.budgets, key=lambda state: not state.of.person)
+    return [budget_line(state, facts.titles, facts.now, say) for state in ordered]
+
+
+def _cap(facts: MineFacts, cap: Cap, say: Speaker) -> CapLine:
+    if cap.key == "memory":
+        held, limit = say.amount(cap.key, cap.held), say.amount(cap.key, cap.limit)
+    else:
+        unit = 1 if cap.key in COUNTED_KINDS.values() else MILLI
+        held, limit = (number(Decimal(amount) / unit) for amount in (cap.held, cap.limit))
+    return CapLine(
+        title=say.resource(cap.key),
+        where=_title(facts, cap.pool, say),
+        text=say("{held} of {limit}", held=held, limit=limit),
+        held=share_of(cap.held, cap.limit),
+        full=cap.held >= cap.limit,
+    )
+
+
+def hours_chart(facts: MineFacts, say: Speaker) -> BarChart:
+    """GPU-hours by day over the span, days without any included."""
+    bars, total = [], 0
+    day = facts.first
+    while day <= facts.last:
+        use = facts.days.get(day, DayOfUse(day))
+        total += use.units
+        bars.append(
+            Bar(
+                label=say.date(day, facts.last),
+                values=(_hours(use.guaranteed), _hours(use.borrowed)),
+                short=f"{day.month}/{day.day}",
+                told=say(
+                    "{day}: {hours} GPU-h, {borrowed} of them borrowed",
+                    day=say.date(day, facts.last),
+                    hours=say.hours(use.units),
+                    borrowed=say.hours(use.borrowed),
+                ),
+            )
+        )
+        day += timedelta(days=1)
+    return BarChart(
+        name="hours",
+        title=say("GPU-hours by day"),
+        summary=say("{hours} GPU-h in the last {count} days", hours=say.hours(total), count=len(bars)),
+        series=(Series("used", say("Guaranteed")), Series("borrowed", say("Borrowed"))),
+        bars=tuple(bars),
+        unit="GPU-h",
+        table=say("As a table"),
+        first=say("Day"),
+    )
+
+
+def _hours(units: int) -> Decimal:
+    return Decimal(units) / COST_UNITS_PER_GPU_HOUR
+
+
+# -- the first answer -------------------------------------------------------------------------------------------------
+
+
+def _summary(facts: MineFacts, servers: Sequence[ServerLine], say: Speaker) -> str:
+    """What there is, in one line."""
+    parts = []
+    if servers:
+        parts.append(say.ngettext("{count} server", "{count} servers", len(servers), count=len(servers)))
+    if facts.tickets:
+        waiting = len(facts.tickets)
+        parts.append(say.ngettext("{count} in line", "{count} in line", waiting, count=waiting))
+    taking = sum(lease.cost for lease in facts.leases if lease.state is LeaseState.RUNNING)
+    if taking:
+        parts.append(say.price(taking))
+    return " · ".join(parts)
+
+
+def _title(facts: MineFacts, pool: str, say: Speaker) -> str:
+    return say.text(facts.titles.get(pool, {}), pool)
+
+
+def why_not(facts: MineFacts, objection: Wait | Refuse, say: Speaker) -> str:
+    """Why an extension was not given, in words."""
+    return str(explain(objection.code, objection.facts, say, titles=facts.titles, now=facts.now))
+
+
+def hours_table(facts: MineFacts) -> tuple[list[str], list[list[object]]]:
+    """The hours by day as a table of numbers, the first day first."""
+    rows: list[list[object]] = []
+    day = facts.first
+    while day <= facts.last:
+        use = facts.days.get(day, DayOfUse(day))
+        rows.append([day.isoformat(), *(round(_hours(units), 4) for units in (use.guaranteed, use.borrowed))])
+        day += timedelta(days=1)
+    return ["day", "guaranteed_gpu_hours", "borrowed_gpu_hours"], rows
