@@ -12,7 +12,7 @@ from hub_ext.core.decision import Admit, Refuse, Wait
 from hub_ext.core.errors import HubError
 from hub_ext.language import DEFAULT, Language, Speaker, gpu_names, translator
 from hub_ext.pages import request_language
-from hub_ext.profiles.render import render_refusal, render_start
+from hub_ext.profiles.render import render_refusal, render_start, render_waiting
 from hub_ext.profiles.selection import BadSelection
 from hub_ext.profiles.service import Chosen, Menu, Profiles
 from hub_ext.profiles.start import start_page
@@ -23,6 +23,7 @@ from hub_ext.quota.explain import (
     explain,
     explain_borrowed,
     explain_cut,
+    explain_in_line,
     explain_release,
     explain_waiting,
 )
@@ -67,6 +68,13 @@ class PageWords:
         card = next((card for card in page.cards if card.slug == chosen.selection.profile), None)
         instead = [card.instead] if card is not None and card.instead is not None else []
         return str(told), render_refusal(told, instead, language)
+
+    def in_line(self, answer: Answer, ticket_url: str, language: Language) -> tuple[str, str]:
+        decision = answer.decision
+        assert isinstance(decision, Wait)
+        told = self._explains(answer.policy, speaker(answer.policy, language), answer.at).decision(decision)
+        waits = explain_in_line(told, translator(language))
+        return str(waits), render_waiting(waits, ticket_url, language)
 
     def trouble(self, error: HubError, language: Language) -> tuple[str, str]:
         say = translator(language)

@@ -61,6 +61,15 @@ def render_refusal(
     )
 
 
+def render_waiting(explanation: Explained, ticket_url: str, language: Language) -> str:
+    """What a start that has to wait shows until the browser is on the waiting page, or where it does not go there."""
+    return (
+        _environment()
+        .get_template("hangang/in_line.html")
+        .render(_=translator(language), language=language, told=explanation, url=ticket_url)
+    )
+
+
 ICONS = {
     "now": "M3 8.5 6.5 12 13 4.5",
     "borrowed": "M2.5 6h9L8.5 3M13.5 10h-9l3 3",

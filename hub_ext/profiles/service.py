@@ -12,7 +12,7 @@ from hub_ext.profiles.catalogue import Catalogue
 from hub_ext.profiles.footprint import Footprint, footprint
 from hub_ext.profiles.model import Profile, Selection
 from hub_ext.profiles.policy import may_start, pools_for, visible
-from hub_ext.profiles.selection import BadSelection, from_form, parse_selection
+from hub_ext.profiles.selection import BadSelection, from_form, parse_selection, selection_to_options
 from hub_ext.profiles.view import Combination
 from hub_ext.quota.model import SERVER, Ask, Policy
 from hub_ext.quota.service import Admission, Preview, new_lease_id
@@ -41,6 +41,11 @@ class Chosen:
     selection: Selection
     footprint: Footprint
     ask: Ask
+
+    @property
+    def options(self) -> dict[str, str | int]:
+        """The selection in its saved form, to start the same again."""
+        return selection_to_options(self.selection)
 
 
 class Profiles:

@@ -136,7 +136,7 @@ CODES: Final[Mapping[Code, CodeEntry]] = {
     ),
     Code.RESERVED_SOON: CodeEntry(
         ("wait",),
-        "A reservation needs the room so soon that the shortest start would run into it (not decided on yet).",
+        "A reservation needs the room so soon that the shortest start would run into it.",
         {
             "pool": _POOL,
             "resource": Fact("name of a resource", "what the reservation holds", optional=True),
@@ -179,7 +179,7 @@ CODES: Final[Mapping[Code, CodeEntry]] = {
     ),
     Code.OTHERS_WAITING: CodeEntry(
         ("wait",),
-        "It would fit, but somebody who came first waits for it (not decided on yet).",
+        "It would fit, but somebody who comes first waits for it.",
         {"pool": _POOL},
     ),
 }
@@ -208,6 +208,17 @@ class Ended(StrEnum):
     IMAGE_MISSING = "image-missing"
     NO_ROOM = "no-room"
     CLUSTER_AWAY = "cluster-away"
+    TAKEN_BACK = "taken-back"
+    UNCLAIMED = "unclaimed"
+
+
+class TicketEnd(StrEnum):
+    """Why a ticket is over, as the ledger writes it; one that is refused bears the code of the refusal."""
+
+    TURN = "turn"
+    LEFT = "left"
+    REPLACED = "replaced"
+    AGAIN = "again"
 
 
 ENDS: Final[Mapping[Ended, str]] = {
@@ -231,6 +242,15 @@ ENDS: Final[Mapping[Ended, str]] = {
     Ended.IMAGE_MISSING: "The start was given up: its image could not be had.",
     Ended.NO_ROOM: "The start was given up: the cluster had no node for it after all; nothing was charged.",
     Ended.CLUSTER_AWAY: "The start was given up: the cluster did not take it; nothing was charged.",
+    Ended.TAKEN_BACK: "It was borrowed, and somebody with a guarantee needed it; the person is first in line again.",
+    Ended.UNCLAIMED: "It was started for somebody who waited and who did not come.",
+}
+
+TICKET_ENDS: Final[Mapping[TicketEnd, str]] = {
+    TicketEnd.TURN: "Its turn came: a lease was booked under the same id.",
+    TicketEnd.LEFT: "The person left the line.",
+    TicketEnd.REPLACED: "The person asked for another size, pool or server instead.",
+    TicketEnd.AGAIN: "What was booked for it ended early; the person waits again, under the ticket that is named.",
 }
 
 
@@ -255,4 +275,7 @@ def codes_document() -> str:
             lines.append(f"| `{name}` | {fact.unit} | {meaning} |")
     lines += ["", "## Why a lease was released", "", "| reason | meaning |", "|---|---|"]
     lines += [f"| `{reason.value}` | {meaning} |" for reason, meaning in ENDS.items()]
+    lines += ["", "## Why a ticket is over", ""]
+    lines += ["A refusal ends a ticket as well, with its code.", "", "| reason | meaning |", "|---|---|"]
+    lines += [f"| `{reason.value}` | {meaning} |" for reason, meaning in TICKET_ENDS.items()]
     return "\n".join(lines) + "\n"

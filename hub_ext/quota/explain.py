@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 from hub_ext.core.amounts import COST_UNITS_PER_GPU_SECOND, Amounts
 from hub_ext.core.clock import Instant, Seconds
 from hub_ext.core.decision import Code, Facts
-from hub_ext.quota.codes import Ended
+from hub_ext.quota.codes import Ended, TicketEnd
 
 Titles = Mapping[str, Mapping[str, str]]
 """The titles of pools (or profiles) by name, each by language; a name without a title stands for itself."""
@@ -162,12 +162,48 @@ def explain_release(reason: str | None, say: Speech, *, why: str = "") -> Explan
                 "No GPU-hours were taken for it. Try again in a minute; if it stays so, tell the operators."
             )
             return Explanation(say("The server could not be started: the cluster does not answer."), later)
+        case Ended.TAKEN_BACK:
+            first = say("Your files are kept. You are first in line again, and the server starts by itself.")
+            return Explanation(
+                say("The server ended because what it had borrowed was needed by those it belongs to."), first
+            )
+        case Ended.UNCLAIMED:
+            return Explanation(
+                say("The server had been started when your turn came, and ended because nobody came to it."),
+                say("Start again whenever you like; you will wait anew where others wait."),
+            )
         case Ended.TAKEN_OVER:
             return Explanation(say("A new start of the same server took its place."))
         case None | "":
             return Explanation(say("The server has ended."), kept)
         case _:
             return Explanation(say("The server has ended. Reason given: {why}", why=why or reason), kept)
+
+
+def explain_in_line(told: Explanation, say: Speech) -> Explanation:
+    """Why a start waits, for whoever has a ticket for it: instead of trying again there is nothing to do."""
+    return Explanation(
+        told.sentence,
+        say(
+            "You are in line. The server starts by itself when your turn comes; your place is kept when you leave."
+        ),
+    )
+
+
+def explain_ticket_end(why: str, say: Speech) -> Explanation:
+    """How waiting ended, where no code of a refusal says it."""
+    again = say("Ask again whenever you like.")
+    match why:
+        case TicketEnd.LEFT:
+            return Explanation(say("You left the line."), again)
+        case TicketEnd.REPLACED:
+            return Explanation(say("You asked for something else instead, and this place was given up."))
+        case TicketEnd.AGAIN:
+            return Explanation(say("What was started for you ended early; you are first in line again."))
+        case TicketEnd.TURN:
+            return Explanation(say("Your turn has come: the server starts."))
+        case _:
+            return Explanation(say("This place in line is over."), again)
 
 
 def explain_waiting(what: str, say: Speech) -> str:

@@ -1,4 +1,4 @@
-"""The quota's use cases: admit, preview, and the life of a lease, each one short transaction.
+"""The quota's use cases: admit, preview, and the life of a lease and a ticket, each one short transaction.
 
 Everything that touches the database runs in a thread: no query blocks an event loop. `Admission` is what the
 spawners, the clock, the pages and the command line call.
@@ -7,25 +7,38 @@ spawners, the clock, the pages and the command line call.
 from __future__ import annotations
 
 import asyncio
-import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from hub_ext.core.clock import Clock, Instant
-from hub_ext.core.decision import Admit, Code, Decision, Wait
-from hub_ext.core.errors import BadInput, NameTaken
+from hub_ext.core.decision import Admit, Code, Decision, Refuse, Wait
+from hub_ext.core.errors import BadInput
 from hub_ext.core.people import Person
+from hub_ext.quota.booking import (
+    Options,
+    book,
+    decided,
+    last_alive,
+    loaded,
+    new_id,
+    path_of,
+    release,
+    ticket_over,
+    with_devices,
+)
 from hub_ext.quota.budget import BudgetState, binding
-from hub_ext.quota.devices import choose_devices
-from hub_ext.quota.ledger import Entry, EntryKind, Ledger, find_budget, refold
-from hub_ext.quota.model import SERVER, Ask, Grant, Lease, LeaseState, Node, Policy
-from hub_ext.quota.policy import Snapshot, decide, first_end
+from hub_ext.quota.codes import Ended, TicketEnd
+from hub_ext.quota.contention import WAITS_FOR_ROOM, contenders, in_its_place, waits_in_its_booking
+from hub_ext.quota.in_line import decide_in_line
+from hub_ext.quota.ledger import Entry, EntryKind, Ledger
+from hub_ext.quota.model import SERVER, Ask, Lease, LeaseState, Node, Outlook, Policy, Ticket
+from hub_ext.quota.policy import Snapshot, decide, decide_extension, first_end
 from hub_ext.quota.ports import Store, Transaction
-from hub_ext.quota.simulate import plain
-from hub_ext.quota.sums import Sums
+from hub_ext.quota.queue import others_waiting_for
+from hub_ext.quota.record_keeping import Records
 
 ResultT = TypeVar("ResultT")
 Change = Callable[[Ledger, Lease, Instant], Lease]
@@ -34,12 +47,37 @@ Change = Callable[[Ledger, Lease, Instant], Lease]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A decision, and the lease if it admitted."""
+    """A decision, with the lease if it admitted, or the ticket if it has to wait."""
 
     decision: Decision
     policy: Policy
     at: Instant
     lease: Lease | None = None
+    ticket: Ticket | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Extension:
+    """A lease after somebody asked for more time: `objection` says why it got none, `cut_by` what cut it short."""
+
+    lease: Lease
+    policy: Policy
+    at: Instant
+    objection: Wait | Refuse | None = None
+    cut_by: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What became of a ticket. While it waits there is a `ticket`; after its turn a `lease` of the same id.
+
+    `over` is the entry that tells of its end, `successor` the ticket under which the person waits again.
+    """
+
+    ticket: Ticket | None = None
+    lease: Lease | None = None
+    over: Entry | None = None
+    successor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,10 +94,10 @@ class Preview:
 
 
 def new_lease_id() -> str:
-    return uuid.uuid4().hex
+    return new_id()
 
 
-class Admission:
+class Admission(Records):
     """Books, ends and shows leases. One object per process; its methods may be called from any task or thread."""
 
     def __init__(self, store: Store, clock: Clock, *, threads: int = 4) -> None:
@@ -73,42 +111,48 @@ class Admission:
 
     # -- the way of one click -------------------------------------------------------------------------------
 
-    async def admit(self, person: Person, ask: Ask) -> Answer:
-        """Decide and, if admitted, book, in one transaction. Raises StoreUnavailable with nothing booked."""
-        return await self.in_thread(self.admit_now, person, ask)
+    async def admit(self, person: Person, ask: Ask, options: Options | None = None) -> Answer:
+        """Decide; book what is admitted, and give a ticket to what has to wait, in one transaction.
 
-    def admit_now(self, person: Person, ask: Ask) -> Answer:
+        `options` is what the person chose, to start the server with when its turn comes. Raises StoreUnavailable with
+        nothing booked.
+        """
+        return await self.in_thread(self.admit_now, person, ask, options)
+
+    def admit_now(self, person: Person, ask: Ask, options: Options | None = None) -> Answer:
         with self.store.booking() as txn:
             now = self._now(txn)
             # 1. Asking twice is asking once.
-            existing = txn.lease(ask.id)
-            if existing is not None and not existing.live:
-                raise BadInput(f"Ask {ask.id} was admitted before and is over; ask anew, with another id")
-            if existing is not None:
-                return Answer(_as_decision(existing), txn.policy, now, existing)
-            # 2. A new start of a server takes over what that server still holds.
+            if (again := _asked_before(txn, ask, now)) is not None:
+                return again
+            # 2. A new start of a server takes over what the server still holds, or was booked for it.
             own = txn.live_leases(person=ask.person)
             if ask.kind == SERVER:
                 former = [held for held in own if (held.kind, held.server) == (SERVER, ask.server)]
+                booked = next((held for held in former if waits_in_its_booking(held, ask)), None)
+                if booked is not None:
+                    return Answer(_as_decision(booked), txn.policy, now, booked)
                 for held in former:
-                    self._release(txn, held, _last_alive(held, now), why="taken-over")
+                    release(txn, held, last_alive(held, now), now, why=Ended.TAKEN_OVER)
                 own = [held for held in own if held not in former]
-            # 3. Decide on a snapshot.
-            ledger = txn.ledger(_path(txn.policy, ask.pool), [ask.person])
-            nodes = txn.nodes()
-            snapshot = Snapshot(ledger.tree, ledger.sums, nodes, ledger.grants, {person.name: person}, own)
+            # 3. Whoever asks again for the same server, or for less, keeps the place in line.
+            replaced = _tickets_of(txn, ask)
+            kept = [place for old in replaced if (place := in_its_place(old, ask, options or {})) is not None]
+            ticket = kept[0] if kept else Ticket(ask, now, Outlook(""), options=dict(options or {}))
+            # 4. Decide: alone where nobody waits for the same, else in the order of the line.
+            ledger = txn.ledger(path_of(txn.policy, ask.pool), [ask.person])
             live = cache(txn.live_leases)  # not read where nobody asks
-            decision, devices = _with_devices(decide(snapshot, ask, now), ask, nodes, live)
-            # 4. Book, with devices where this machine's are handed out here.
+            decision, devices, outlook = _decide(txn, person, ticket, own, ledger, live, now)
+            # 5. Book; or wait in line; or refuse. Each is written down: people ask later why.
             lease: Lease | None = None
             if isinstance(decision, Admit):
-                lease = ledger.book(ask, decision, now, devices=devices)
-            # 5. A wait or refusal is written down as well: people ask later why.
+                lease = book(ledger, ticket.ask, decision, now, devices=devices, options=ticket.options)
             else:
-                decision = _first_end(decision, live, txn.policy)
-                ledger.entries.append(_decided(ask, decision, now))
+                ledger.entries.append(decided(ticket.ask, decision, now))
+            waiting = None if outlook is None else replace(ticket, outlook=outlook)
+            _rewrite_tickets(txn, ledger, replaced, waiting, lease, now)
             txn.save(ledger, [lease] if lease else [])
-            return Answer(decision, txn.policy, now, lease)
+            return Answer(decision, txn.policy, now, lease, waiting)
 
     async def preview(self, person: Person, asks: Sequence[Ask]) -> Preview:
         """What each ask would be answered, and the person's budgets, from one snapshot; nothing is booked."""
@@ -119,27 +163,63 @@ class Admission:
             now = self._now(txn)
             policy = txn.policy
             pools = {
-                name for pool in {*person.pools, *(ask.pool for ask in asks)} for name in _path(policy, pool)
+                name
+                for pool in {*person.pools, *(ask.pool for ask in asks)}
+                for name in path_of(policy, pool)
             }
             ledger = txn.ledger(pools, [person.name])
             own = txn.live_leases(person=person.name)
             nodes = txn.nodes()
             snapshot = Snapshot(ledger.tree, ledger.sums, nodes, ledger.grants, {person.name: person}, own)
-            live = cache(txn.live_leases)
+            live, waiting = cache(txn.live_leases), txn.tickets(codes=WAITS_FOR_ROOM)
             decisions = {}
             for ask in asks:
-                decision, _ = _with_devices(decide(snapshot, ask, now), ask, nodes, live)
+                decision, _ = with_devices(decide(snapshot, ask, now), ask, nodes, live)
+                if isinstance(decision, Admit) and contenders(policy, ask, decision, waiting, now):
+                    # The line decides, and may well admit it: said is what is sure.
+                    decision = Wait(Code.OTHERS_WAITING, {"pool": ask.pool})
                 decisions[ask.id] = _first_end(decision, live, policy)
             return Preview(now, policy, decisions, self._budgets_of(ledger, person, now), own, nodes)
 
     def _budgets_of(self, ledger: Ledger, person: Person, now: Instant) -> list[BudgetState]:
         seen = {}
         for pool in person.pools:
-            for of in binding(ledger.policy, _path(ledger.policy, pool), person.name):
+            for of in binding(ledger.policy, path_of(ledger.policy, pool), person.name):
                 state = ledger.budgets.state(of, now)
                 if state is not None:
                     seen[(of.pool, of.budget.name)] = state
         return list(seen.values())
+
+    # -- the life of a ticket ----------------------------------------------------------------------------------
+
+    async def leave(self, ticket_id: str, person: str, *, who: str = "") -> Ticket | None:
+        """The person leaves the line; None where they have no such ticket (any more)."""
+        return await self.in_thread(self.leave_now, ticket_id, person, who)
+
+    def leave_now(self, ticket_id: str, person: str, who: str = "") -> Ticket | None:
+        with self.store.booking() as txn:
+            ticket = txn.ticket(ticket_id)
+            if ticket is None or ticket.ask.person != person:
+                return None
+            ledger = txn.ledger([])
+            ledger.entries.append(ticket_over(ticket, TicketEnd.LEFT, self._now(txn), who=who or person))
+            txn.drop_tickets([ticket_id])
+            txn.save(ledger, [])
+            return ticket
+
+    async def standing(self, ticket_id: str) -> Standing:
+        """What became of a ticket; all empty where there never was one."""
+        return await self.in_thread(self.standing_now, ticket_id)
+
+    def standing_now(self, ticket_id: str) -> Standing:
+        with self.store.reading() as txn:
+            ticket, lease = txn.ticket(ticket_id), txn.lease(ticket_id)
+            if ticket is not None or (lease is not None and lease.live):
+                return Standing(ticket, lease)
+            told = [entry for _, entry in txn.entries(lease=ticket_id) if entry.kind is EntryKind.DECIDED]
+            over = next((entry for entry in reversed(told) if _ends_a_ticket(entry)), None)
+            successor = over.facts.get("ticket") if over is not None else None
+            return Standing(None, lease, over, successor)
 
     # -- the life of a lease -----------------------------------------------------------------------------------
 
@@ -150,6 +230,10 @@ class Admission:
     async def ending(self, lease_id: str, who: str, why: str) -> Lease | None:
         """A stop was ordered; the lease counts until what ran is seen gone."""
         return await self.in_thread(self.change, lease_id, end(who, why))
+
+    async def claim(self, lease_id: str, who: str) -> Lease | None:
+        """The person came to the server that was started for them."""
+        return await self.in_thread(self.change, lease_id, claim(who))
 
     async def release(self, lease_id: str, *, who: str = "", why: str = "") -> Lease | None:
         """What the lease ran is gone now, or never ran."""
@@ -162,7 +246,8 @@ class Admission:
             lease = txn.lease(lease_id)
             if lease is None or not lease.live:
                 return lease
-            return self._release(txn, lease, self._now(txn) if at is None else at, who=who, why=why)
+            now = self._now(txn)
+            return release(txn, lease, now if at is None else at, now, who=who, why=why)
 
     def change(self, lease_id: str, change: Change, expected: LeaseState | None = None) -> Lease | None:
         """Put one change through the ledger; None where there is no such live lease (in the expected state)."""
@@ -170,21 +255,43 @@ class Admission:
             lease = txn.lease(lease_id)
             if lease is None or not lease.live or (expected is not None and lease.state is not expected):
                 return None
-            ledger = txn.ledger(_loaded(txn.policy, [lease]), [lease.person])
+            ledger = txn.ledger(loaded(txn.policy, [lease]), [lease.person])
             changed = change(ledger, lease, self._now(txn))
             txn.save(ledger, [changed])
             return changed
 
-    def _release(self, txn: Transaction, lease: Lease, at: Instant, *, who: str = "", why: str = "") -> Lease:
-        """Release, and promote the borrowed leases that now fit a guarantee."""
-        candidates = txn.borrowed_leases(_sharing_guarantee(txn.policy, lease))
-        ledger = txn.ledger(
-            _loaded(txn.policy, [lease, *candidates]), {lease.person, *(c.person for c in candidates)}
-        )
-        released = ledger.release(lease, at, who=who, why=why)
-        promoted = ledger.promote([c for c in candidates if c.id != lease.id], max(at, self._now(txn)))
-        txn.save(ledger, [released, *promoted])
-        return released
+    async def extend(self, lease_id: str, minutes: int, who: str) -> Extension | None:
+        """Let a lease go on for so many minutes more, as far as the quota allows and nobody waits for what it holds.
+
+        None where there is no such lease, or it is ending. Raises BadInput for minutes that are none.
+        """
+        return await self.in_thread(self.extend_now, lease_id, minutes, who)
+
+    def extend_now(
+        self, lease_id: str, minutes: int, who: str, *, only_look: bool = False
+    ) -> Extension | None:
+        """With `only_look`, what it would come to; nothing is written."""
+        if not 0 < minutes <= LONGEST_MINUTES:
+            raise BadInput(f"{minutes} minutes cannot be added; write a number from 1 to {LONGEST_MINUTES}")
+        with self.store.reading() if only_look else self.store.booking() as txn:
+            lease = txn.lease(lease_id)
+            if lease is None or lease.state not in (LeaseState.BOOKED, LeaseState.RUNNING):
+                return None
+            now, policy = self._now(txn), txn.policy
+            objection = _wanted_by_others(txn, lease)
+            if objection is not None:
+                return Extension(lease, policy, now, objection)
+            ledger = txn.ledger(loaded(policy, [lease]), [lease.person])
+            snapshot = Snapshot(ledger.tree, ledger.sums, txn.nodes(), ledger.grants, {}, [lease])
+            found = decide_extension(snapshot, lease, minutes, now)
+            if isinstance(found, Wait | Refuse):
+                return Extension(lease, policy, now, found)
+            if found.at > lease.ends_at:
+                extended = ledger.extend(lease, found.at, now, who=who)
+                if not only_look:
+                    txn.save(ledger, [extended])
+                lease = extended
+            return Extension(lease, policy, now, cut_by=found.cut_by)
 
     async def find(self, lease_id: str) -> Lease | None:
         """The lease as it stands, also one that was released; None where there never was one."""
@@ -194,75 +301,8 @@ class Admission:
         with self.store.reading() as txn:
             return txn.lease(lease_id)
 
-    # -- operators -----------------------------------------------------------------------------------------------
 
-    def load_policy(self, text: str, policy: Policy, *, who: str) -> list[Lease]:
-        """Put a policy in force: refold every sum under it. Returns the leases that became guaranteed."""
-        with self.store.booking() as txn:
-            now = self._now(txn)
-            kept = txn.ledger(None).sums if txn.policy_digest else Sums()
-            sums = refold(policy, txn.live_leases(), txn.charges(), kept, txn.grants(), since=now)
-            txn.put_policy(text, policy, sums, now=now, who=who)
-            ledger = txn.ledger(None)
-            promoted = ledger.promote(txn.borrowed_leases(policy.pools), now)
-            txn.save(ledger, promoted)
-            return promoted
-
-    def grant(
-        self,
-        pool: str,
-        units: int,
-        until: Instant,
-        *,
-        why: str,
-        who: str,
-        period: str | None,
-        person: str | None,
-    ) -> Grant:
-        """Put a pot of hours beside one budget. Raises BadInput where it is not clear which, or has run out."""
-        with self.store.booking() as txn:
-            now = self._now(txn)
-            try:
-                of = find_budget(txn.policy, pool, period, person)
-            except ValueError as error:
-                raise BadInput(str(error)) from error
-            if until <= now:
-                raise BadInput("The grant would have run out already; give a later date with --until")
-            ledger = txn.ledger(_path(txn.policy, pool), [person or ""])
-            grant = Grant(new_lease_id(), pool, of.budget.name, of.person, units, until, why, now, who)
-            ledger.grant(grant)
-            txn.save(ledger, [])
-            return grant
-
-    def put_person(self, person: Person, *, issuer: str = "", subject: str = "") -> None:
-        with self.store.booking() as txn:
-            txn.put_person(person, issuer=issuer, subject=subject, now=self._now(txn))
-
-    def sign_in(self, person: Person, issuer: str, subject: str) -> None:
-        """Write down somebody whom a provider signed in. Raises NameTaken for a name that belongs to another.
-
-        A name that no provider's person has had yet becomes this one's: also a demo person's.
-        """
-        with self.store.booking() as txn:
-            if txn.holder(person.name) not in (None, ("", ""), (issuer, subject)):
-                raise NameTaken(f"The user name {person.name} belongs to somebody else.")
-            txn.put_person(person, issuer=issuer, subject=subject, now=self._now(txn))
-
-    def name_of(self, issuer: str, subject: str) -> str | None:
-        with self.store.reading() as txn:
-            return txn.name_of(issuer, subject)
-
-    def person(self, name: str) -> Person | None:
-        with self.store.reading() as txn:
-            return txn.person(name)
-
-    def put_nodes(self, nodes: Sequence[Node]) -> None:
-        with self.store.booking() as txn:
-            txn.put_nodes(nodes)
-
-    def _now(self, txn: Transaction) -> Instant:
-        """Never before the newest entry: a clock that was set back charges nothing twice."""
-        return max(self.clock.now(), txn.latest())
+LONGEST_MINUTES = 60 * 24 * 366
 
 
 def run(handle: str, node: str | None = None, *, at: Instant | None = None, who: str = "") -> Change:
@@ -283,46 +323,96 @@ def end(who: str, why: str) -> Change:
     return change
 
 
-def _path(policy: Policy, pool: str) -> tuple[str, ...]:
-    return policy.path(pool) if pool in policy.pools else ()
+def claim(who: str) -> Change:
+    """The person came."""
+
+    def change(ledger: Ledger, lease: Lease, now: Instant) -> Lease:
+        return ledger.claim(lease, now, who=who)
+
+    return change
 
 
-def _loaded(policy: Policy, leases: Iterable[Lease]) -> set[str]:
-    """The pools whose sums a change of these leases reads or writes: where they were booked, and where they count."""
-    pools: set[str] = set()
-    for lease in leases:
-        pools |= set(lease.path)
-        for name in lease.path:
-            pools |= set(_path(policy, name))
-    return pools
+# -- the steps of an admission ------------------------------------------------------------------------------------
 
 
-def _sharing_guarantee(policy: Policy, lease: Lease) -> set[str]:
-    """The pools whose asks draw on a guarantee that this lease may free."""
-    pool = next((name for name in lease.path if name in policy.pools), None)
-    if pool is None or not lease.guaranteed:
-        return set()
-    homes = {policy.home(pool, resource) for resource in lease.amounts}
-    return {name for home in homes if home is not None for name in policy.subtree(home)}
+def _asked_before(txn: Transaction, ask: Ask, now: Instant) -> Answer | None:
+    lease = txn.lease(ask.id)
+    if lease is not None and not lease.live:
+        raise BadInput(f"Ask {ask.id} was admitted before and is over; ask anew, with another id")
+    if lease is not None:
+        return Answer(_as_decision(lease), txn.policy, now, lease)
+    return None
 
 
-def _last_alive(lease: Lease, now: Instant) -> Instant:
-    return now if lease.started_at is None else max(lease.seen_at or 0, lease.charged_until)
+def _tickets_of(txn: Transaction, ask: Ask) -> list[Ticket]:
+    """The tickets that this ask takes the place of: its own, and any for the same server."""
+    return [
+        ticket
+        for ticket in txn.tickets(person=ask.person)
+        if ticket.id == ask.id or (ticket.ask.kind == ask.kind == SERVER and ticket.ask.server == ask.server)
+    ]
 
 
-def _with_devices(
-    decision: Decision, ask: Ask, nodes: Sequence[Node] | None, live: Callable[[], Sequence[Lease]]
-) -> tuple[Decision, tuple[str, ...]]:
-    """The devices of an admitted ask; a wait where the machine has room by its numbers, but no device left."""
-    admitted = decision.node if isinstance(decision, Admit) else None
-    node = next((node for node in nodes or () if node.name == admitted), None)
-    if node is None or not node.devices:
-        return decision, ()
-    taken = {device for lease in live() if lease.node == node.name for device in lease.devices}
-    devices = choose_devices(node, ask.amounts, taken)
-    if devices is None:
-        return Wait(Code.NO_NODE_FREE, {"pool": ask.pool, "asked": dict(ask.amounts), "nodes": 1}), ()
-    return decision, devices
+def _decide(
+    txn: Transaction,
+    person: Person,
+    ticket: Ticket,
+    own: Sequence[Lease],
+    ledger: Ledger,
+    live: Callable[[], Sequence[Lease]],
+    now: Instant,
+) -> tuple[Decision, tuple[str, ...], Outlook | None]:
+    """The decision with devices, and how the ticket stands where it has to wait."""
+    ask, policy, nodes = ticket.ask, txn.policy, txn.nodes()
+    snapshot = Snapshot(ledger.tree, ledger.sums, nodes, ledger.grants, {person.name: person}, own)
+    decision = decide(snapshot, ask, now)
+    if isinstance(decision, Admit):
+        waiting = txn.tickets(codes=WAITS_FOR_ROOM)
+        if contenders(policy, ask, decision, waiting, now):
+            in_line = decide_in_line(txn, person, ticket, live(), now)
+            if isinstance(in_line, Outlook):
+                return Wait(Code(in_line.code), in_line.facts), (), in_line
+            if isinstance(in_line, Refuse):
+                return in_line, (), None
+    decision, devices = with_devices(decision, ask, nodes, live)
+    if isinstance(decision, Wait):
+        decision = first_end(decision, live(), policy)
+        assert isinstance(decision, Wait)
+        return decision, (), Outlook(decision.code.value, decision.facts)
+    return decision, devices, None
+
+
+def _rewrite_tickets(
+    txn: Transaction,
+    ledger: Ledger,
+    former: Sequence[Ticket],
+    waiting: Ticket | None,
+    lease: Lease | None,
+    now: Instant,
+) -> None:
+    """One ticket for one server of a person: the former ones are over, but for the one whose place is kept."""
+    goes_on = {one.id for one in (waiting, lease) if one is not None}
+    over = [ticket for ticket in former if waiting is None or ticket.id != waiting.id]
+    ledger.entries += [
+        ticket_over(
+            ticket,
+            TicketEnd.TURN if ticket.id in goes_on else TicketEnd.REPLACED,
+            now,
+            who=ticket.ask.person,
+            facts={"ticket": waiting.id} if waiting is not None else {},
+        )
+        for ticket in over
+    ]
+    txn.drop_tickets([ticket.id for ticket in over])
+    if waiting is not None:
+        txn.put_tickets([waiting])
+
+
+def _wanted_by_others(txn: Transaction, lease: Lease) -> Wait | None:
+    if lease.noticed_for is not None:
+        ticket = txn.ticket(lease.noticed_for)
+        return Wait(Code.OTHERS_WAITING, {"pool": ticket.ask.pool if ticket is not None else lease.pool})
+    return others_waiting_for(txn.policy, lease, txn.tickets(codes=WAITS_FOR_ROOM))
 
 
 def _first_end(decision: Decision, live: Callable[[], Sequence[Lease]], policy: Policy) -> Decision:
@@ -333,15 +423,9 @@ def _as_decision(lease: Lease) -> Admit:
     return Admit(lease.guaranteed, lease.lender, lease.ends_at, lease.cost, lease.node)
 
 
-def _decided(ask: Ask, decision: Decision, now: Instant) -> Entry:
-    assert not isinstance(decision, Admit)
-    facts = {"ask": ask.id, "profile": ask.profile, "server": ask.server, "facts": plain(decision.facts)}
-    return Entry(
-        EntryKind.DECIDED,
-        now,
-        pool=ask.pool,
-        person=ask.person,
-        who=ask.person,
-        why=decision.code.value,
-        facts=facts,
+def _ends_a_ticket(entry: Entry) -> bool:
+    return (
+        bool(entry.facts.get("over"))
+        or entry.why == TicketEnd.AGAIN
+        or entry.facts.get("verdict") == "refuse"
     )

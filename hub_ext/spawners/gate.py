@@ -10,12 +10,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
+from urllib.parse import quote
 
 from jupyterhub.spawner import Spawner, SpawnException
 from sqlalchemy.orm import object_session
 from traitlets import Unicode, default
 
-from hub_ext.core.decision import Admit, Decision, Refuse, Wait
+from hub_ext.core.decision import Refuse, Wait
 from hub_ext.core.errors import BadInput, HubError, StoreUnavailable
 from hub_ext.language import Language
 from hub_ext.profiles.service import BadSelection, Chosen, Profiles, from_form
@@ -23,6 +24,9 @@ from hub_ext.quota.model import Lease, LeaseState, Policy
 from hub_ext.quota.service import Admission, Answer
 
 RETRY_SECONDS = 60
+LOOK_AGAIN_SECONDS = 10
+"""How soon a script may look at its ticket again."""
+TICKETS = "/services/desk/tickets"
 AGAIN_SECONDS = 2.0
 """How often the records are tried again while they are away."""
 _LATER: set[asyncio.Task[None]] = set()
@@ -36,6 +40,9 @@ class Words(Protocol):
 
     async def decision(self, answer: Answer, chosen: Chosen, language: Language) -> tuple[str, str]:
         """The sentence as plain text, and as HTML with what would be possible instead."""
+
+    def in_line(self, answer: Answer, ticket_url: str, language: Language) -> tuple[str, str]:
+        """Why somebody has to wait, as plain text, and as HTML that leads on to the waiting page."""
 
     def trouble(self, error: HubError, language: Language) -> tuple[str, str]:
         """A foreseen fault (database away, bad choice) as plain text and as HTML."""
@@ -130,17 +137,34 @@ class GateMixin(Spawner):
         """Decide and book, in one transaction. From here on the post-stop hook gives the lease back, come what may."""
         gate = self._gate()
         try:
-            answer = await gate.admission.admit(chosen.person, chosen.ask)
+            answer = await gate.admission.admit(chosen.person, chosen.ask, chosen.options)
         except HubError as error:
             raise self.trouble(error) from None
         if answer.lease is None:
-            language = gate.words.language(self)
-            raise _no(answer.decision, *await gate.words.decision(answer, chosen, language))
+            raise await self._no(answer, chosen)
         self.lease_id, self.lease, self.chosen = answer.lease.id, answer.lease, chosen
         self.policy = answer.policy
         self._say(
             "admitted", lease=answer.lease.id, pool=answer.lease.pool, guaranteed=answer.lease.guaranteed
         )
+
+    async def _no(self, answer: Answer, chosen: Chosen) -> SpawnException:
+        """Not now, or not at all. Who has a ticket is led to where it is watched; the place is kept whoever watches."""
+        words, decision = self._gate().words, answer.decision
+        language = words.language(self)
+        if answer.ticket is not None:
+            url = ticket_url(self.hub.base_url, answer.ticket.id)
+            error = outcome(409, answer.ticket.outlook.code, *words.in_line(answer, url, language))
+            # Browsers follow `Refresh` also from the answer to a form; `Location` is for scripts.
+            error.headers = {
+                "Location": url,
+                "Retry-After": str(LOOK_AGAIN_SECONDS),
+                "Refresh": f"0; url={url}",
+            }
+            return error
+        assert isinstance(decision, Wait | Refuse)
+        status = 409 if isinstance(decision, Wait) else 403
+        return outcome(status, decision.code.value, *await words.decision(answer, chosen, language))
 
     async def mark_running(self) -> None:
         """The process was started or the pod bound: hours accrue from now on."""
@@ -213,6 +237,8 @@ class GateMixin(Spawner):
     async def _write_end_later(self, gate: Gate, lease_id: str, why: str, *, gone: bool) -> None:
         while True:
             await asyncio.sleep(AGAIN_SECONDS)
+            if self._goes_on_elsewhere(lease_id):
+                return
             try:
                 if await self._write_end(gate, lease_id, why) and gone:
                     await gate.admission.release(lease_id, who=self.user.name, why=why)
@@ -221,6 +247,11 @@ class GateMixin(Spawner):
             except Exception:
                 self.log.exception("The end of lease %s could not be written down", lease_id)
             return
+
+    def _goes_on_elsewhere(self, lease_id: str) -> bool:
+        """Whether a newer start of this server took the booking over meanwhile."""
+        newest = self.user.spawners.get(self.name)
+        return newest is not None and getattr(newest, "lease_id", "") == lease_id
 
     async def _book_what_was_asked(self) -> None:
         """Decide now, so that nobody has to click again: the clock starts what is booked."""
@@ -291,15 +322,9 @@ def facts_of(lease: Lease) -> dict[str, Any]:
     }
 
 
-def _no(decision: Decision, sentence: str, html: str) -> SpawnException:
-    """403 for what waiting cannot cure, 409 with a time to try again for what it can."""
-    match decision:
-        case Refuse(code=code):
-            return outcome(403, code.value, sentence, html)
-        case Wait(code=code):
-            return outcome(409, code.value, sentence, html)
-        case Admit():
-            raise AssertionError("an admitted ask has a lease")
+def ticket_url(hub_base_url: str, ticket: str) -> str:
+    """Where the desk shows a ticket: `hub_base_url` is `/hub/`, or what stands before it as well."""
+    return f"{hub_base_url.rstrip('/').removesuffix('/hub')}{TICKETS}/{quote(ticket, safe='')}"
 
 
 def _trouble(error: HubError, sentence: str, html: str) -> SpawnException:

@@ -2,6 +2,11 @@
 // The start page: each card follows what is chosen on it. All states stand in the page as JSON, from one snapshot;
 // nothing is asked for anew, so that two cards never show numbers of two moments.
 (function () {
+  // Who has to wait goes on to the waiting page; the link on this page is for those without script.
+  const room = document.querySelector("[data-waiting-room]");
+  if (room) {
+    window.location.replace(room.dataset.waitingRoom);
+  }
   const form = document.getElementById("spawn_form");
   const page = document.getElementById("hg-start");
   const table = page && JSON.parse(document.getElementById("hg-start-table").textContent);

@@ -1,6 +1,11 @@
 "use strict";
 // Pages that wait: look again after some seconds, or go on to the start that JupyterHub promised.
 (function () {
+  // Who has to wait goes on to the waiting page; the link on this page is for those without script.
+  const room = document.querySelector("[data-waiting-room]");
+  if (room) {
+    window.location.replace(room.dataset.waitingRoom);
+  }
   const waiting = document.querySelector("[data-reload]");
   if (waiting) {
     setTimeout(() => window.location.reload(), 1000 * Number(waiting.dataset.reload));

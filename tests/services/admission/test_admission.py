@@ -95,11 +95,19 @@ def test_a_new_start_of_a_server_takes_over_what_it_still_held(centre: Centre) -
     assert lease.devices == former.devices == ("GPU-0",)
 
 
-def test_what_was_only_booked_is_taken_over_uncharged(centre: Centre) -> None:
+def test_what_was_only_booked_in_another_size_is_taken_over_uncharged(centre: Centre) -> None:
     admitted(centre, "l1", server="")
     centre.clock.at += 30
-    admitted(centre, "l2", server="")
+    admitted(centre, "l2", server="", gpus=2)
     assert (centre.lease("l1").released_at, centre.seconds_charged("l1")) == (START + 30, 0)
+
+
+def test_a_start_for_which_a_place_was_booked_takes_it_and_is_not_decided_anew(centre: Centre) -> None:
+    booked = admitted(centre, "l1", server="", gpus=2)
+    centre.clock.at += 30
+    before = centre.everything()
+    assert centre.admission.admit_now(STUDENT, ask("l2", server="", gpus=2)).lease == booked
+    assert centre.everything() == before
 
 
 @pytest.mark.parametrize(
@@ -224,9 +232,10 @@ def test_a_no_is_written_down_with_its_reason_and_changes_nothing_else(
     answer = centre.admission.admit_now(STUDENT, asked)
     assert (_code(answer), answer.lease) == (code, None)
     after = centre.everything()
-    assert {name for name in after if after[name] != before[name]} == {"entries"}
+    changed = {"entries", "tickets"} if code is Code.POOL_FULL else {"entries"}
+    assert {name for name in after if after[name] != before[name]} == changed
     (entry,) = centre.entries(EntryKind.DECIDED)
-    assert (entry.why, entry.person, entry.pool, entry.lease) == (code.value, "student", asked.pool, None)
+    assert (entry.why, entry.person, entry.pool, entry.lease) == (code.value, "student", asked.pool, "no")
     assert (entry.facts["ask"], entry.facts["server"]) == ("no", "no")
     if code is Code.POOL_FULL:
         assert entry.facts["facts"]["first_end"] == "2027-03-02T10:00:00+09:00"

@@ -26,7 +26,10 @@ MINUTE, HOUR = 60, 3600
 START = int(datetime.fromisoformat("2027-03-02T09:00:00+09:00").timestamp())
 GPU_SECOND = 1000 * 1000
 """Cost units of one GPU for one second."""
-TABLES = ("entries", "leases", "usage_days", "sums", "grants", "policies", "people", "nodes", "leaders")
+TABLES = (
+    *("entries", "leases", "usage_days", "sums", "grants", "policies", "people", "nodes", "leaders"),
+    *("tickets", "reservations", "requests"),
+)
 
 STUDENT = Person("student", ("univ",))
 
