@@ -7,11 +7,12 @@ more only where what is inside is more (a fact that was booked as it stood).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from hub_ext.core.amounts import Amounts
 from hub_ext.core.clock import Instant
-from hub_ext.quota.model import COUNTED_KINDS, SERVER, Ask, Lease, LeaseState, Policy
+from hub_ext.quota.model import COUNTED_KINDS, SERVER, Ask, Lease, LeaseState, Policy, Reservation
 from hub_ext.quota.sums import SumKey, Sums
 from hub_ext.quota.tree import Tree
 
@@ -171,6 +172,69 @@ def count_on_node(sums: Sums, lease: Lease, sign: int = 1) -> None:
 def count_start(sums: Sums, lease: Lease, sign: int = 1) -> None:
     if lease.state is LeaseState.BOOKED and lease.kind == SERVER:
         sums.add(SumKey("starting"), sign)
+
+
+# -- reservations -----------------------------------------------------------------------------------------------
+
+
+def active(reservation: Reservation, now: Instant) -> bool:
+    """Whether it holds anything now: from its start on, and no longer at its end."""
+    return reservation.approved and reservation.start <= now < reservation.end
+
+
+def holds(reservation: Reservation) -> Amounts:
+    """The whole, or what it shrank to."""
+    return reservation.amounts if reservation.shrunk_to is None else reservation.shrunk_to
+
+
+def lay_out(tree: Tree, sums: Sums, reservations: Iterable[Reservation], before: Sums) -> None:
+    """Count reservations in sums that hold no lease yet; those that had begun `before` are counted as begun."""
+    known = [one for one in reservations if one.approved and one.pool in tree.policy.pools]
+    ids_begun = {key.period for key, _ in before.of_kind("window")}
+    for reservation in known:
+        if reservation.id in ids_begun:
+            open_window(tree, sums, reservation)
+        else:
+            sums.add(start_key(tree.policy.root(reservation.pool), reservation.start), 1)
+    for reservation in known:
+        count_ahead(tree, sums, reservation, holds(reservation))
+
+
+def open_window(tree: Tree, sums: Sums, reservation: Reservation) -> None:
+    """It has begun: from now on it counts as use of its pool."""
+    held = holds(reservation)
+    for resource, amount in reservation.amounts.items():
+        if amount:
+            sums[SumKey("window", reservation.pool, resource, "", reservation.id)] = reservation.end
+            reserved = held.get(resource, 0)
+            count_reserved(tree, sums, reservation.pool, resource, reservation.id, reserved=reserved)
+
+
+def count_ahead(tree: Tree, sums: Sums, reservation: Reservation, amounts: Amounts, sign: int = 1) -> None:
+    """At every start to come inside the window."""
+    change = tree.add if sign > 0 else tree.remove
+    for start in sums.starts(tree.policy.root(reservation.pool)):
+        if reservation.start <= start < reservation.end:
+            change(sums, reservation.pool, amounts, str(start))
+
+
+def drop_start(policy: Policy, sums: Sums, root: str, start: Instant, *, all_of_them: bool = False) -> None:
+    """One reservation fewer begins then; with the last one, nobody asks any more what is in use then."""
+    key = start_key(root, start)
+    if sums[key] > 1 and not all_of_them:
+        sums.add(key, -1)
+        return
+    sums[key] = 0
+    tree = set(policy.tree(root))
+    for used in [used for used, _ in sums.of_kind("used") if used.period == str(start) and used.pool in tree]:
+        sums[used] = 0
+
+
+def start_key(root: str, start: Instant) -> SumKey:
+    return SumKey("starts", "", root, "", str(start))
+
+
+# -- inside -------------------------------------------------------------------------------------------------------
 
 
 def _count_at(tree: Tree, sums: Sums, lease: Lease, pool: str, start: Instant, sign: int) -> None:

@@ -37,11 +37,12 @@ from hub_ext.quota.counting import (
     count_start,
     counts_in,
     is_guaranteed,
+    lay_out,
     lender_of,
     move_end,
     remove_from_sums,
 )
-from hub_ext.quota.model import Ask, Grant, Lease, LeaseState, Policy
+from hub_ext.quota.model import Ask, Grant, Lease, LeaseState, Policy, Reservation
 from hub_ext.quota.sums import KEPT_BY_REFOLD, Sums
 from hub_ext.quota.tree import tree_of
 
@@ -242,14 +243,14 @@ class Ledger:
             server=ask.server,
             node=decision.node,
             devices=tuple(devices),
-            reservation=ask.reservation,
+            reservation=decision.facts.get("reservation"),
             unclaimed=unclaimed,
         )
         return self.record(lease, now, who=who or ask.person)
 
     def record(self, lease: Lease, now: Instant, *, who: str = "", why: str = "") -> Lease:
         """Book a lease as it stands, also above quota: a fact, not a decision."""
-        self._write(None, Entry(EntryKind.BOOKED, now, who=who, why=why, facts=lease_facts(lease)), lease)
+        self.write(None, Entry(EntryKind.BOOKED, now, who=who, why=why, facts=lease_facts(lease)), lease)
         add_to_sums(self.tree, self.sums, lease)
         self._commit(lease, lease.charged_until, lease.ends_at)
         return lease
@@ -295,6 +296,7 @@ class Ledger:
             node=node,
             devices=tuple(devices),
             handle=handle,
+            reservation=ask.reservation,
         )
         return self.record(lease, now, why="adopted")
 
@@ -309,7 +311,7 @@ class Ledger:
         if moved:
             count_on_node(self.sums, lease, sign=-1)
         facts = {key: value for key, value in (("handle", handle), ("node", node)) if value is not None}
-        running = self._write(lease, Entry(EntryKind.RUNNING, now, who=who, facts=facts))
+        running = self.write(lease, Entry(EntryKind.RUNNING, now, who=who, facts=facts))
         if moved:
             count_on_node(self.sums, running)
         count_start(self.sums, lease, sign=-1)
@@ -334,7 +336,7 @@ class Ledger:
             self.charges.append(
                 Charge(lease.id, local_date(start, self.policy.timezone), units, stop - start)
             )
-            lease = self._write(lease, Entry(EntryKind.ACCRUED, stop, facts={"until": stop, "units": units}))
+            lease = self.write(lease, Entry(EntryKind.ACCRUED, stop, facts={"until": stop, "units": units}))
         return lease
 
     def extend(self, lease: Lease, ends_at: Instant, now: Instant, *, who: str = "", why: str = "") -> Lease:
@@ -363,14 +365,14 @@ class Ledger:
 
     def claim(self, lease: Lease, now: Instant, *, who: str = "") -> Lease:
         """The person came to the server that was started for them."""
-        return self._write(lease, Entry(EntryKind.CLAIMED, now, who=who)) if lease.unclaimed else lease
+        return self.write(lease, Entry(EntryKind.CLAIMED, now, who=who)) if lease.unclaimed else lease
 
     def end(self, lease: Lease, now: Instant, *, who: str = "", why: str = "") -> Lease:
         """A stop was ordered; the lease still counts as used until what ran is seen gone."""
         if lease.state in (LeaseState.ENDING, LeaseState.RELEASED):
             return lease
         count_start(self.sums, lease, sign=-1)
-        return self._write(lease, Entry(EntryKind.ENDING, now, who=who, why=why))
+        return self.write(lease, Entry(EntryKind.ENDING, now, who=who, why=why))
 
     def release(self, lease: Lease, at: Instant, *, who: str = "", why: str = "") -> Lease:
         """What ran is gone since `at` (never before what was already charged): charge the rest, free the amounts."""
@@ -381,7 +383,7 @@ class Ledger:
         self._commit(lease, lease.charged_until, lease.ends_at, sign=-1)
         count_start(self.sums, lease, sign=-1)
         remove_from_sums(self.tree, self.sums, lease)
-        return self._write(lease, Entry(EntryKind.RELEASED, at, who=who, why=why))
+        return self.write(lease, Entry(EntryKind.RELEASED, at, who=who, why=why))
 
     def promote(self, borrowed: Iterable[Lease], now: Instant) -> list[Lease]:
         """Turn borrowed leases into guaranteed ones, oldest first, while they fit; the rate stays as booked.
@@ -396,7 +398,7 @@ class Ledger:
                 and is_guaranteed(self.tree, self.sums, lease)
             ):
                 count_guaranteed(self.tree, self.sums, lease)
-                promoted.append(self._write(lease, Entry(EntryKind.PROMOTED, now)))
+                promoted.append(self.write(lease, Entry(EntryKind.PROMOTED, now)))
         return promoted
 
     # -- budgets ------------------------------------------------------------------------------------------
@@ -429,14 +431,15 @@ class Ledger:
         )
         self.entries.append(entry)
 
-    # -- inside -------------------------------------------------------------------------------------------
-
-    def _write(self, lease: Lease | None, entry: Entry, subject: Lease | None = None) -> Lease:
+    def write(self, lease: Lease | None, entry: Entry, subject: Lease | None = None) -> Lease:
+        """Append the entry, completed with whose it is; the lease (`subject` where it is booked) after it."""
         subject = subject or lease
         assert subject is not None
         entry = replace(entry, lease=subject.id, pool=subject.pool, person=subject.person)
         self.entries.append(entry)
         return apply(lease, entry)
+
+    # -- inside -------------------------------------------------------------------------------------------
 
     def _move_end(
         self,
@@ -452,7 +455,7 @@ class Ledger:
         self._commit(lease, lease.charged_until, lease.ends_at, sign=-1)
         move_end(self.tree, self.sums, lease, ends_at)
         facts = {"ends_at": ends_at, **(facts or {})}
-        lease = self._write(lease, Entry(kind, now, who=who, why=why, facts=facts))
+        lease = self.write(lease, Entry(kind, now, who=who, why=why, facts=facts))
         self._commit(lease, lease.charged_until, lease.ends_at)
         return lease
 
@@ -469,16 +472,18 @@ def refold(
     kept: Sums,
     grants: Sequence[Grant] = (),
     since: Instant | None = None,
+    reservations: Sequence[Reservation] = (),
 ) -> Sums:
     """All sums afresh: from the live leases, and from what all leases accrued per local date.
 
     `charges` holds (lease, local date, cost units); `kept` are the sums until now, of which those stay that stand
     for themselves (corrections, what grants paid, when budgets began). With `since`, budgets the policy did not
-    have before begin in the period of that instant.
+    have before begin in the period of that instant. `reservations` are those that are not over.
     """
     sums = Sums({key: value for key, value in kept.items() if key.kind in KEPT_BY_REFOLD})
     tree = tree_of(policy)
     budgets = Budgets(policy, sums, grants)
+    lay_out(tree, sums, reservations, kept)
     for lease in leases:
         if lease.live:
             add_to_sums(tree, sums, lease)

@@ -14,8 +14,20 @@ from hub_ext.core.clock import MINUTE, Instant
 from hub_ext.core.decision import Admit, Code, Decision, Refuse, Wait
 from hub_ext.core.people import Person
 from hub_ext.quota.budget import BudgetOf, Budgets, BudgetState, binding, first_instant, window_at
-from hub_ext.quota.ledger import cap_keys, counts_in, is_guaranteed, lender_of
-from hub_ext.quota.model import SERVER, Ask, Grant, Lease, LeaseState, Node, Period, Policy, Term
+from hub_ext.quota.counting import cap_keys, counts_in, is_guaranteed, lender_of
+from hub_ext.quota.model import SERVER, Ask, Grant, Lease, LeaseState, Node, Period, Policy, Reservation, Term
+from hub_ext.quota.reserved import (
+    End as End,
+)
+from hub_ext.quota.reserved import (
+    Place,
+    before_windows,
+    lease_window,
+    not_begun,
+    place_of,
+    window_facts,
+    within,
+)
 from hub_ext.quota.sums import SumKey, Sums
 from hub_ext.quota.tree import Tree
 
@@ -24,7 +36,8 @@ from hub_ext.quota.tree import Tree
 class Snapshot:
     """All that a decision looks at. Deciding changes none of it.
 
-    `nodes` None means that no node limits anything. `own` holds the asking person's live leases.
+    `nodes` None means that no node limits anything. `own` holds the asking person's live leases, `reservations` all
+    that are not over.
     """
 
     tree: Tree
@@ -33,6 +46,7 @@ class Snapshot:
     grants: Sequence[Grant] = ()
     people: Mapping[str, Person] = field(default_factory=dict)
     own: Sequence[Lease] = ()
+    reservations: Sequence[Reservation] = ()
 
     @property
     def policy(self) -> Policy:
@@ -43,22 +57,17 @@ class Snapshot:
         return Budgets(self.policy, self.sums, self.grants)
 
 
-@dataclass(frozen=True, slots=True)
-class End:
-    """When a lease would end, and what cut it short of what was asked for (None: nothing did)."""
-
-    at: Instant
-    cut_by: Mapping[str, Any] | None = None
-
-
 def decide(snapshot: Snapshot, ask: Ask, now: Instant) -> Decision:
     """Admit, wait or refuse; pure, and cheap however many leases there are."""
     # 1-2. What waiting cannot cure.
     refusal = not_a_member(snapshot, ask) or profile_not_allowed(snapshot, ask)
     if refusal:
         return refusal
+    place = place_of(snapshot.tree, snapshot.sums, snapshot.reservations, ask, now)
+    if place is None and ask.reservation is not None:
+        ask = replace(ask, reservation=None)
     refusal = (
-        too_big_for_pool(snapshot, ask)
+        too_big_for_pool(snapshot, ask, place)
         or too_big_for_person(snapshot, ask)
         or too_big_for_any_node(snapshot, ask)
     )
@@ -69,17 +78,21 @@ def decide(snapshot: Snapshot, ask: Ask, now: Instant) -> Decision:
     if wait:
         return wait
     # 4. Hours: which rate applies depends on how it would be admitted.
-    guaranteed = is_guaranteed(snapshot.tree, snapshot.sums, ask)
+    guaranteed = place is not None or is_guaranteed(snapshot.tree, snapshot.sums, ask)
     cost = cost_of(snapshot.policy, ask, guaranteed=guaranteed)
     end = end_time(snapshot, ask, cost, now)
     if isinstance(end, Wait | Refuse):
         return end
-    # 5. Windows held for reservations will cut `end` here.
+    # 5. Windows that are reserved: the ask's own, and those of others. (What does not fit now is for check 6 to say.)
+    full = pool_full(snapshot, ask, place)
+    end = reserved_soon(snapshot, ask, place, end, now, fits_now=full is None)
+    if isinstance(end, Wait):
+        return end
     # 6-8. Room in the pools, on a node, and for one more start.
-    wait = pool_full(snapshot, ask) or no_node_free(snapshot, ask) or starts_busy(snapshot, ask)
+    wait = full or no_node_free(snapshot, ask) or starts_busy(snapshot, ask)
     if wait:
         return wait
-    # 9. Tickets that wait before this ask will be looked at here.
+    # 9. Tickets that wait before this ask are looked at by `plan`.
     return Admit(
         guaranteed=guaranteed,
         lender=None if guaranteed else lender_of(snapshot.tree, snapshot.sums, ask),
@@ -91,7 +104,8 @@ def decide(snapshot: Snapshot, ask: Ask, now: Instant) -> Decision:
             "cost": gpu_seconds(cost),
             "cut_by": end.cut_by,
             "soft": soft_warnings(snapshot, ask, now) if cost else [],
-        },
+        }
+        | ({"reservation": place.reservation.id} if place else {}),
     )
 
 
@@ -112,8 +126,9 @@ def profile_not_allowed(snapshot: Snapshot, ask: Ask) -> Refuse | None:
     return Refuse(Code.PROFILE_NOT_ALLOWED, {"person": ask.person, "pool": ask.pool, "profile": ask.profile})
 
 
-def too_big_for_pool(snapshot: Snapshot, ask: Ask) -> Refuse | None:
-    """Of a GPU class that the policy does not name, nobody can ever have any."""
+def too_big_for_pool(snapshot: Snapshot, ask: Ask, place: Place | None = None) -> Refuse | None:
+    """Of a GPU class that the policy does not name, nobody can ever have any; inside a reservation, what that holds."""
+    held = place.reservation.amounts if place else {}
     classes = snapshot.policy.gpu_classes
     unknown = [
         (resource, amount)
@@ -121,7 +136,7 @@ def too_big_for_pool(snapshot: Snapshot, ask: Ask) -> Refuse | None:
         if amount and is_gpu(resource) and resource.removeprefix("gpu.") not in classes
     ]
     for resource, amount in _limited(snapshot, ask) + unknown:
-        potential = snapshot.tree.potential(ask.pool, resource)
+        potential = held.get(resource, snapshot.tree.potential(ask.pool, resource))
         if amount > potential:
             facts = {"pool": ask.pool, "resource": resource, "asked": amount, "potential": potential}
             return Refuse(Code.TOO_BIG_FOR_POOL, facts)
@@ -348,11 +363,42 @@ def outside_terms(policy: Policy, path: Sequence[str], person: str, now: Instant
     return objections
 
 
+# -- 5: windows that are reserved ---------------------------------------------------------------------------------
+
+
+def reserved_soon(
+    snapshot: Snapshot, ask: Ask, place: Place | None, end: End, now: Instant, *, fits_now: bool
+) -> End | Wait:
+    """Until when the ask may run beside reservations; a wait where its own has not begun, or too little is left."""
+    if place is not None:
+        if wait := not_begun(snapshot.policy, ask, place):
+            return wait
+        end = within(snapshot.policy, place.reservation, end)
+    if not fits_now:
+        return end
+    least = snapshot.policy.session(ask.pool).min
+    return before_windows(snapshot.tree, snapshot.sums, snapshot.reservations, ask, end, now, least)
+
+
 # -- 6-8: room ------------------------------------------------------------------------------------------------------
 
 
-def pool_full(snapshot: Snapshot, ask: Ask) -> Wait | None:
+def pool_full(snapshot: Snapshot, ask: Ask, place: Place | None = None) -> Wait | None:
+    """No room in the pools; inside a reservation, not enough left of what it holds."""
+    for resource, amount in _inside(ask, place):
+        assert place is not None
+        if amount > place.left[resource]:
+            short: dict[str, Any] = {
+                "pool": ask.pool,
+                "short_at": place.reservation.pool,
+                "resource": resource,
+                "asked": amount,
+                "available": place.left[resource],
+            }
+            return Wait(Code.POOL_FULL, short)
     for resource, amount in _limited(snapshot, ask):
+        if place is not None and resource in place.reservation.amounts:
+            continue
         short_at = snapshot.tree.short_at(snapshot.sums, ask.pool, resource, amount)
         if short_at is not None:
             facts = {
@@ -416,10 +462,23 @@ def decide_extension(snapshot: Snapshot, lease: Lease, minutes: int, now: Instan
     wished = lease.ends_at + minutes * MINUTE
     latest = now + policy.session(lease.pool).max
     end = End(wished) if wished <= latest else End(latest, _session_name(lease.pool))
-    if end.at <= lease.ends_at or not _has_gpu(lease.amounts):
-        return replace(end, at=max(end.at, lease.ends_at))
+    if end.at <= lease.ends_at:
+        return replace(end, at=lease.ends_at)
     # What the lease itself has committed is its own to spend: look at the time after its end only.
-    return _extended_by_budgets(snapshot, lease, end, now)
+    extended = _extended_by_budgets(snapshot, lease, end, now) if _has_gpu(lease.amounts) else end
+    return _extended_beside_windows(snapshot, lease, extended) if isinstance(extended, End) else extended
+
+
+def _extended_beside_windows(snapshot: Snapshot, lease: Lease, end: End) -> End | Wait:
+    window = lease_window(snapshot.tree, snapshot.sums, lease)
+    if window is not None and end.at > window[1]:
+        facts = window_facts(snapshot.policy, snapshot.reservations, lease, window)
+        if window[1] <= lease.ends_at:
+            return Wait(Code.RESERVED_SOON, facts | {"pool": lease.pool, "resource": None})
+        end = End(window[1], {"kind": "reservation"} | facts)
+    return before_windows(
+        snapshot.tree, snapshot.sums, snapshot.reservations, lease, end, lease.ends_at, least=1
+    )
 
 
 def _extended_by_budgets(snapshot: Snapshot, lease: Lease, end: End, now: Instant) -> End | Wait | Refuse:
@@ -475,6 +534,13 @@ def _limited(snapshot: Snapshot, ask: Ask) -> list[tuple[str, int]]:
         for resource, amount in sorted(ask.amounts.items())
         if amount and resource in stated
     ]
+
+
+def _inside(ask: Ask, place: Place | None) -> list[tuple[str, int]]:
+    """What the ask takes of its reservation, once that has begun."""
+    if place is None or not place.begun:
+        return []
+    return [(resource, amount) for resource, amount in sorted(ask.amounts.items()) if resource in place.left]
 
 
 def _has_gpu(amounts: Amounts) -> bool:
