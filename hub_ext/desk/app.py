@@ -6,6 +6,7 @@ import importlib
 import pkgutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Final
 
@@ -17,7 +18,9 @@ from hub_ext.desk import handlers
 from hub_ext.desk.auth import SignInNeeded, sign_in_first
 from hub_ext.desk.desk import API, Desk
 from hub_ext.desk.errors import ErrorBody, add_error_handlers
+from hub_ext.desk.live import Watch
 from hub_ext.desk.static_files import add_static_files
+from hub_ext.desk.waiting import look
 
 SECURITY_HEADERS: Final = {
     # Nothing loads from elsewhere, no script or style stands in a page, and no page stands in another.
@@ -48,6 +51,7 @@ def create_app(desk: Desk) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
+        await app.state.watch.close()
         await desk.login.close()
 
     app = FastAPI(
@@ -62,6 +66,7 @@ def create_app(desk: Desk) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.desk = desk
+    app.state.watch = Watch(partial(look, desk.store, desk.clock), desk.admission.in_thread)
     for module in sorted(pkgutil.iter_modules(handlers.__path__), key=lambda one: one.name):
         found = importlib.import_module(f"{handlers.__name__}.{module.name}")
         router = getattr(found, "router", None)

@@ -1,0 +1,110 @@
+"use strict";
+// The waiting room changes as the ticket changes, and goes to the server when its turn comes.
+(function () {
+  const room = document.getElementById("hg-room");
+  const address = room.dataset.address;
+  const part = (name) => room.querySelector(`[data-part="${name}"]`);
+  const AROUND_SECONDS = 30;
+
+  const put = (name, text) => {
+    const place = part(name);
+    if (place && place.textContent !== text) {
+      place.textContent = text;
+      place.hidden = text === "";
+    }
+  };
+
+  const show = (line) => {
+    for (const name of ["heading", "when", "sentence", "next_step", "taken_back"]) {
+      put(name, line[name]);
+    }
+    part("when").title = line.when_exact;
+    document.title = line.heading;
+    const bar = part("progress");
+    bar.toggleAttribute("hidden", line.progress === null);
+    bar.querySelector(".hg-bar__used").setAttribute("width", line.progress || 0);
+  };
+
+  const trouble = (shown) => {
+    part("trouble").hidden = !shown;
+  };
+
+  // -- what changes about the ticket ---------------------------------------------------------------------------
+
+  let source = null;
+  let pause = 2000;
+
+  const listen = () => {
+    source = new EventSource(`${address}/events?_csrf=${encodeURIComponent(room.dataset.csrf)}`);
+    source.addEventListener("open", () => {
+      pause = 2000;
+    });
+    source.addEventListener("line", (event) => {
+      trouble(false);
+      show(JSON.parse(event.data));
+    });
+    source.addEventListener("away", () => trouble(true));
+    for (const name of ["turn", "over", "signed-out"]) {
+      source.addEventListener(name, () => {
+        source.close();
+        window.location.assign(address);
+      });
+    }
+    source.addEventListener("error", () => {
+      // The browser tries again by itself, but for an answer that is no stream: then look at the page itself.
+      if (source.readyState === EventSource.CLOSED) {
+        trouble(true);
+        setTimeout(() => look(), pause);
+        pause = Math.min(60000, pause * 2);
+      }
+    });
+  };
+
+  const look = async () => {
+    try {
+      const answer = await fetch(address, { method: "GET", headers: headers(), redirect: "manual" });
+      if (answer.ok) {
+        listen();
+        return;
+      }
+      if (answer.status === 401 || answer.status === 404 || answer.type === "opaqueredirect") {
+        window.location.reload();
+        return;
+      }
+    } catch {
+      // away: tried again below
+    }
+    setTimeout(() => look(), pause);
+    pause = Math.min(60000, pause * 2);
+  };
+
+  const headers = () => ({ "X-CSRF-Token": room.dataset.csrf, Accept: "text/html" });
+
+  // -- what is about others ------------------------------------------------------------------------------------
+
+  const around = async () => {
+    const place = document.getElementById("room-around");
+    // Nobody looks, or somebody is about to press a button there.
+    if (!document.hidden && !place.contains(document.activeElement)) {
+      try {
+        const answer = await fetch(`${address}/around`, { headers: headers() });
+        if (answer.ok) {
+          place.innerHTML = await answer.text();
+        }
+      } catch {
+        // the next time, then
+      }
+    }
+    again();
+  };
+  const again = () => setTimeout(() => around(), 1000 * AROUND_SECONDS * (0.75 + Math.random() / 2));
+
+  listen();
+  again();
+  window.addEventListener("pagehide", () => source && source.close());
+  window.addEventListener("pageshow", (event) => {
+    if (event.persisted) {
+      window.location.reload();
+    }
+  });
+})();
