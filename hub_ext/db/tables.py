@@ -220,6 +220,7 @@ tickets = Table(
     Column("put_back", Boolean, nullable=False, server_default=false()),
     Column("displaced_by", Text),
     Column("wanted", Integer, nullable=False, server_default="1"),
+    Column("booked", Integer, nullable=False, server_default="0"),
     Column("options", _json, nullable=False, server_default="{}"),
 )
 

@@ -22,7 +22,8 @@ def decide_in_line(
     people: Mapping[str, Person] = people_of(txn, others) | {person.name: person}
     ledger = txn.ledger(None)
     snapshot = Snapshot(ledger.tree, ledger.sums, txn.nodes(), ledger.grants, people)
-    found = plan(Scene(snapshot, leases, [*others, ticket], recent_use(txn, now)), now)
+    scene = Scene(snapshot, leases, [*others, ticket], recent_use(txn, now), txn.reservations(now))
+    found = plan(scene, now)
     for turn in found.turns:
         if turn.ticket.id == ticket.id:
             return turn.decision

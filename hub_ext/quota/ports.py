@@ -115,6 +115,13 @@ class Transaction(HoursRecords, Protocol):
     ) -> list[Ticket]:
         """Asks that wait (of one person, of these pools, for these codes), the longest waiting first."""
 
+    def tickets_by_id(self, ticket_ids: Iterable[str]) -> list[Ticket]: ...
+
+    def leases_by_id(self, lease_ids: Iterable[str]) -> list[Lease]:
+        """Also those that are released."""
+
+    def live_leases_of(self, people: Iterable[str]) -> list[Lease]: ...
+
     def put_tickets(self, tickets: Iterable[Ticket]) -> None:
         """Insert or replace by id. Whoever makes or ends one writes an entry that tells of it."""
 

@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, selec
 
 from hub_ext.core.clock import Instant
 from hub_ext.db import tables
-from hub_ext.quota.model import Ask, Eta, Outlook, Reservation, Ticket
+from hub_ext.quota.model import Ask, Eta, Lease, Outlook, Reservation, Ticket
 from hub_ext.quota.simulate import plain
 
 MOST_IDS = 500
@@ -27,6 +27,7 @@ class WaitingRows:
     _connection: Connection
     _must_write: Callable[[], None]
     _upsert: Callable[..., None]
+    _leases: Callable[..., list[Lease]]
 
     # -- tickets --------------------------------------------------------------------------------------------
 
@@ -70,6 +71,24 @@ class WaitingRows:
         columns = tables.tickets.c
         query = select(tables.tickets).where(*conditions).order_by(columns.made_at, columns.id)
         return [_ticket(row) for row in self._connection.execute(query).mappings()]
+
+    def tickets_by_id(self, ticket_ids: Iterable[str]) -> list[Ticket]:
+        found = []
+        for some in _in_portions(sorted(set(ticket_ids))):
+            found += self._tickets(tables.tickets.c.id.in_(some))
+        return found
+
+    def leases_by_id(self, lease_ids: Iterable[str]) -> list[Lease]:
+        found = []
+        for some in _in_portions(sorted(set(lease_ids))):
+            found += self._leases(tables.leases.c.id.in_(some))
+        return found
+
+    def live_leases_of(self, people: Iterable[str]) -> list[Lease]:
+        found = []
+        for some in _in_portions(sorted(set(people))):
+            found += self._leases(tables.live, tables.leases.c.person.in_(some))
+        return found
 
     # -- reservations ---------------------------------------------------------------------------------------
 
@@ -121,6 +140,7 @@ def _ticket_row(ticket: Ticket) -> dict[str, Any]:
         "put_back": ticket.put_back,
         "displaced_by": ticket.displaced_by,
         "wanted": ticket.wanted,
+        "booked": ticket.booked,
         "options": plain(ticket.options),
         **_outlook_row(ticket.outlook),
     }
@@ -146,6 +166,7 @@ def _ticket(row: Mapping[Any, Any]) -> Ticket:
         put_back=row["put_back"],
         displaced_by=row["displaced_by"],
         wanted=row["wanted"],
+        booked=row["booked"],
         options=row["options"],
     )
 

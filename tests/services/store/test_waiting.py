@@ -40,6 +40,7 @@ def ticket(name: str = "t1", *, outlook: Outlook = POOL_FULL, **changes: Any) ->
                 put_back=True,
                 displaced_by="t0",
                 wanted=4,
+                booked=3,
                 options={"profile": "h200", "gpus": "2", "minutes": 90},
             ),
             id="a ticket with everything",
@@ -55,6 +56,7 @@ def test_tickets(store: SqlStore, wanted: Ticket) -> None:
             txn.tickets() == txn.tickets(person=wanted.ask.person) == txn.tickets(pools=["univ"]) == [wanted]
         )
         assert txn.tickets(codes=[wanted.outlook.code, "other"]) == [wanted]
+        assert txn.tickets_by_id(["t1", "t2"]) == [wanted]
         assert txn.tickets(person="nobody") == txn.tickets(pools=["seoul"]) == txn.tickets(codes=["x"]) == []
 
 

@@ -32,6 +32,7 @@ def upgrade() -> None:
         sa.Column("put_back", sa.Boolean(), nullable=False, server_default=sa.false()),
         sa.Column("displaced_by", sa.Text()),
         sa.Column("wanted", sa.Integer(), nullable=False, server_default="1"),
+        sa.Column("booked", sa.Integer(), nullable=False, server_default="0"),
         sa.Column("options", json, nullable=False, server_default="{}"),
     ):
         op.add_column("tickets", column)
