@@ -62,7 +62,8 @@ def put_back(policy: Policy, lease: Lease, ticket_id: str, now: Instant) -> Tick
 def others_waiting_for(policy: Policy, lease: Lease, tickets: Iterable[Ticket]) -> Wait | None:
     """Why a lease may not go on beyond its end: somebody waits for what it holds (QUOTA.md §7).
 
-    That is any ticket of the same home, and, where the lease is borrowed, any that it could serve.
+    That is any ticket of the same home, and, where the lease is borrowed, any that it could serve; what grows by itself
+    keeps nobody from going on.
     """
     pool = charged_pool(policy, lease)
     if pool is None:
@@ -70,7 +71,7 @@ def others_waiting_for(policy: Policy, lease: Lease, tickets: Iterable[Ticket]) 
     held = {resource for resource, amount in lease.amounts.items() if amount}
     for ticket in tickets:
         ask = ticket.ask
-        if ticket.outlook.code not in WAITS_FOR_OTHERS or ask.pool not in policy.pools:
+        if ticket.elastic or ticket.outlook.code not in WAITS_FOR_OTHERS or ask.pool not in policy.pools:
             continue
         wanted = held & {resource for resource, amount in ask.amounts.items() if amount}
         same_home = any(policy.home(pool, r) == policy.home(ask.pool, r) is not None for r in wanted)

@@ -226,7 +226,8 @@ class _Run:
                 pass
 
     def _ask(self, ask: Ask, count: int, shows_up: Seconds | None) -> None:
-        if ask.id in self.tickets:
+        ticket = self.tickets.get(ask.id)
+        if ticket is not None and (ask.id not in self.answers or ticket.put_back):
             self._answer_waiting(ask.id)
             return
         if ask.id in self.answers or ask.id in self.leases:
@@ -492,6 +493,7 @@ class _Run:
     def _release(self, leases: Sequence[Lease], why: str) -> None:
         """All of them, and only then what that causes: none is promoted that ends now as well."""
         freed: set[tuple[str, str]] = set()
+        self.plan_is_due = self.plan_is_due or bool(leases)
         for lease in leases:
             self._put(self.ledger.release(lease, self.now, why=why))
             freed |= self._homes(lease)

@@ -75,6 +75,9 @@ def test_asking_twice_is_asking_once(data: dict[str, Any], again: int) -> None:
     assert (twice.pools, twice.budgets) == (first.pools, first.budgets)
 
 
+CHANGES = ("admitted", "noticed", "withdrawn", "stopped", "expired", "promoted", "extended")
+
+
 @FEWER
 @given(data=scenarios())
 def test_what_is_told_makes_sense(data: dict[str, Any]) -> None:
@@ -90,7 +93,7 @@ def test_what_is_told_makes_sense(data: dict[str, Any]) -> None:
         elif "verdict" in entry:
             assert entry["code"] is not None
         else:
-            assert entry["change"] in ("noticed", "stopped", "promoted", "extended")
+            assert entry["change"] in CHANGES
     for pool in outcome.pools.values():
         assert pool["share"] == "inf" or pool["share"] >= 0
         for numbers in pool["resources"].values():

@@ -276,18 +276,18 @@ def test_check(
     assert {key: facts.get(key, "missing") for key in wanted[2]} == wanted[2]
 
 
-def test_a_wait_has_no_place_yet_and_a_refusal_never() -> None:
+def test_a_wait_has_a_place_and_a_refusal_none() -> None:
     outcome = played(
         CITY,
         ask("a", "univ", gpus(h200=9)),
         ask("b", "univ", gpus(h200=3)),
         leases=[lease("l1", "public", gpus(h200=6))],
     )
-    for name in ("a", "b"):
-        found = decision(outcome, name)
-        unset = {key: found[key] for key in ("guaranteed", "lender", "ends_at", "position", "eta")}
-        assert unset == dict.fromkeys(unset)
-        assert found["reclaims"] == []
+    unset = dict.fromkeys(("guaranteed", "lender", "ends_at", "position", "eta"))
+    refused, waits = decision(outcome, "a"), decision(outcome, "b")
+    assert refused == refused | unset | {"verdict": "refuse", "reclaims": []}
+    eta = {"at": "2027-03-02T13:00:00+09:00", "kind": "expected"}
+    assert waits == waits | unset | {"verdict": "wait", "reclaims": [], "position": 1, "eta": eta}
 
 
 def test_fits_is_asked_and_not_what_is_available() -> None:

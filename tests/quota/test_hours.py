@@ -186,6 +186,7 @@ def test_only_what_is_set_aside_is_in_the_way() -> None:
     outcome = played(
         pools(MONTH),
         ask("now", "univ", gpus(h200=1)),
+        {"at": "+30m", "cancel": "now"},
         {"at": "+1h", "release": "l1"},
         ask("then", "univ", gpus(h200=1), at="+1h"),
         used_hours=[used(96)],
@@ -443,6 +444,7 @@ def test_an_ask_exactly_at_the_edge_belongs_to_the_new_period() -> None:
     outcome = played(
         pools(DAY | {"hours": 1}),
         ask("before", "univ", gpus(h200=1), at="+59m59s"),
+        {"at": "+59m59s", "cancel": "before"},
         ask("at", "univ", gpus(h200=1), at="+1h"),
         used_hours=[used(1)],
         now="2027-03-02T23:00:00+09:00",

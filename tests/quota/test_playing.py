@@ -244,6 +244,7 @@ def test_what_had_to_wait_may_be_asked_again() -> None:
     assert told(outcome) == [
         ("09:00:00", "a", "wait"),
         ("10:00:00", "l1", "stopped"),
+        ("10:00:00", "a", "admitted"),
         ("10:00:00", "a", "admit"),
     ]
 
@@ -298,7 +299,11 @@ def test_as_many_as_fit_are_admitted_guaranteed_ones_first() -> None:
     told_of_them = [first["facts"][key] for key in ("admitted", "wanted", "rest", "cost")]
     assert told_of_them == [3, 5, "pool-full", 2.5]
     assert again == first | {"at": "2027-03-02T09:01:00+09:00"}
-    assert changes(outcome) == [(f"c/{i}", what, None) for what in ("extended", "stopped") for i in (1, 2, 3)]
+    assert changes(outcome) == [
+        *((f"c/{i}", what, None) for what in ("extended", "stopped") for i in (1, 2, 3)),
+        ("c/4", "admitted", None),
+        ("c/5", "admitted", None),
+    ]
 
 
 def test_all_are_released_together() -> None:
