@@ -32,7 +32,7 @@
 .hangang-bar { background: var(--jp-layout-color1); color: var(--jp-ui-font-color0); border-top: 1px solid var(--jp-border-color1);
   overflow: hidden; font-family: var(--jp-ui-font-family); font-size: var(--jp-ui-font-size1); }
 .hangang-bar-inside { display: flex; flex-wrap: wrap; align-items: center; gap: 4px 12px; padding: 5px 12px;
-  border-left: 6px solid var(--jp-warn-color1); }
+  border-left: 6px solid var(--jp-warn-color1); box-sizing: border-box; max-width: 100vw; }
 .hangang-bar[data-mood="notice"] .hangang-bar-inside { border-left-color: var(--jp-error-color1); }
 .hangang-bar-text { flex: 1 1 16em; min-width: 0; line-height: 1.4; word-break: keep-all; overflow-wrap: anywhere; }
 .hangang-bar-text small { display: block; font-size: var(--jp-ui-font-size0); }
@@ -43,6 +43,7 @@
 .hangang-bar button:hover, .hangang-bar a:hover { background: var(--jp-layout-color3); }
 .hangang-bar button:focus-visible, .hangang-bar a:focus-visible, .hangang-chip:focus-visible {
   outline: 2px solid var(--jp-ui-font-color0); outline-offset: 1px; }
+.hangang-bar-links { display: contents; }
 .hangang-bar button[aria-disabled="true"] { cursor: progress; }
 .hangang-chip { font: inherit; display: flex; align-items: center; gap: 4px; height: 100%; padding: 0 6px; cursor: pointer;
   color: var(--jp-ui-font-color1); background: none; border: 0; white-space: nowrap; }
@@ -122,6 +123,19 @@
       }
     }
 
+    /** Above the status line, and close to it, whichever of the two the lab added first. */
+    place() {
+      const area = this.widget.parent;
+      if (!area?.insertWidget) {
+        return;
+      }
+      const top = area.direction === "bottom-to-top" ? area.widgets.length - 1 : 0;
+      if (area.widgets[top] !== this.widget) {
+        area.insertWidget(top, this.widget);
+      }
+      area.spacing = 0;
+    }
+
     async press() {
       if (this.busy) {
         return;
@@ -168,6 +182,7 @@
       this.extend.hidden = !view.extend;
       write(this.extend, view.extend ? view.extend.label : "");
       this.drawLinks(view.links);
+      this.place();
       this.widget.show();
       this.fit();
     }
@@ -249,8 +264,6 @@
     };
     const bar = new Bar(barWidget, extend, done);
     app.shell.add(barWidget, "bottom");
-    // Above the status line.
-    barWidget.parent?.insertWidget?.(0, barWidget);
 
     const chip = element("button", "hangang-chip");
     chip.type = "button";
