@@ -58,7 +58,7 @@ subprocess.run(["python3", "-c", check], check=True)
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of a hub's API as a server asks for when it starts and when somebody comes with a token."""
+    """As much of hub and desk as a server asks for when it starts and when somebody comes with a token."""
 
     def do_GET(self):
         if self.path.rstrip("/") in ("/hub/api", "/hub/api/"):
@@ -68,6 +68,9 @@ class Hub(BaseHTTPRequestHandler):
             return self.answer(
                 {"kind": "user", "name": "smoke", "admin": False, "groups": [], "scopes": scopes}
             )
+        if self.path.startswith("/services/desk/api/v1/leases?server="):
+            lease = {"id": "smoke", "server": "", "ends_at": "2099-01-01T00:00:00+09:00", "guaranteed": False}
+            return self.answer({"items": [lease]})
         return self.send_error(404)
 
     def do_POST(self):
@@ -112,6 +115,7 @@ hub = ThreadingHTTPServer(("127.0.0.1", HUB_PORT), Hub)
 Thread(target=hub.serve_forever, daemon=True).start()
 environment = {
     **os.environ,
+    "HANGANG_DESK_URL": f"http://127.0.0.1:{HUB_PORT}/services/desk",
     "JUPYTERHUB_API_TOKEN": TOKEN,
     "JUPYTERHUB_API_URL": f"http://127.0.0.1:{HUB_PORT}/hub/api",
     "JUPYTERHUB_ACTIVITY_URL": f"http://127.0.0.1:{HUB_PORT}/hub/api/users/smoke/activity",
@@ -137,7 +141,13 @@ try:
     wait_until_it_answers(server)
     print(f"answers after {time.monotonic() - began:.1f} s")
     assert (HOME / "sample_notebooks/mobility/bike_demand.ipynb").is_file(), "no sample notebooks in the home"
-    assert "JupyterLab" in ask("lab")
+    page = ask("lab")
+    assert "JupyterLab" in page
+    # It says how long it runs, in the lab as well.
+    assert "hangang-lease" in page, "the lab does not load the extension that says how long the server runs"
+    assert "remoteEntry" in ask("lab/extensions/hangang-lease/package.json")
+    lease = json.loads(ask("hangang/lease?lab=ko"))
+    assert (lease["mood"], lease["language"]) == ("borrowed", "ko"), lease
 finally:
     # How it stops is not looked at: jupyter-server forgets a SIGTERM that comes while it writes its log.
     server.kill()
