@@ -104,12 +104,12 @@ class _Replay:
                 full.add(shape)
                 continue
             decision = self.stage.decide(ticket.ask, now)
-            if isinstance(decision, Admit) and self._may_pass(ticket.ask, decision):
+            if isinstance(decision, Admit) and self._may_pass(ticket, decision):
                 self._start(ticket, decision, now)
                 line.changed()
 
-    def _may_pass(self, ask: Ask, decision: Admit) -> bool:
-        return all(hold.lets_pass(ask, decision) for hold in self.holds.values())
+    def _may_pass(self, ticket: Ticket, decision: Admit) -> bool:
+        return all(hold.lets_pass(ticket, decision) for hold in self.holds.values())
 
     def _start(self, ticket: Ticket, decision: Admit, now: Instant) -> None:
         lease = self.stage.book(ticket.ask, decision, now, running=True)

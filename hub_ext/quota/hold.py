@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from hub_ext.core.clock import Instant
 from hub_ext.core.decision import Admit
-from hub_ext.quota.model import Ask, Ticket
+from hub_ext.quota.model import Ticket
 from hub_ext.quota.stage import Room
 
 
@@ -14,8 +14,8 @@ from hub_ext.quota.stage import Room
 class Hold:
     """The ticket starts at `eta` at the latest.
 
-    `firm`: leases are being taken back for it, and what they free is kept from everybody; else it was only patient, and
-    an ask that would be guaranteed passes. `after` is the room at `eta`, without the ticket itself.
+    `firm`: leases are being taken back for it, and what they free is kept from everybody. Else it was only patient: who
+    came before it passes, and whoever would be guaranteed. `after` is the room at `eta`, without the ticket itself.
     """
 
     ticket: Ticket
@@ -23,14 +23,15 @@ class Hold:
     firm: bool
     after: Room
 
-    def lets_pass(self, ask: Ask, decision: Admit) -> bool:
-        """Whether the ask is over by then, or there is room for both."""
-        if ask.id == self.ticket.id or decision.ends_at <= self.eta:
+    def lets_pass(self, ticket: Ticket, decision: Admit) -> bool:
+        """Whether the other ticket, if it starts now, is over by then, or there is room for both."""
+        if ticket.id == self.ticket.id or decision.ends_at <= self.eta:
             return True
-        if decision.guaranteed and not self.firm:
+        came_before = (ticket.made_at, ticket.id) < (self.ticket.made_at, self.ticket.id)
+        if not self.firm and (decision.guaranteed or came_before):
             return True
         room = self.after.copy_room()
-        room.keep(ask, on=decision.node)
+        room.keep(ticket.ask, on=decision.node)
         return room.has_room(self.ticket.ask)
 
     def copy(self) -> Hold:

@@ -74,14 +74,16 @@ class Plan:
 def plan(scene: Scene, now: Instant) -> Plan:
     """What to do now with every ticket; nothing at all where nobody waits and nothing is being taken back."""
     run = _Planning(scene, now)
-    # 1. What is being taken back for somebody stays theirs, whoever comes before them now.
+    # 1. What is being taken back for somebody stays theirs, and whoever was patient holds what they need.
     run.resume()
+    run.find_patient()
     # 2. One after another, in the order that what was booked so far makes.
     while (ticket := run.line.pop()) is not None:
         run.look_at(ticket)
     # 3. Notices for those who have started, left, or need it no more.
     run.withdraw()
-    # 4. When the others may expect their turn.
+    # 4. Places, and when the others may expect their turn.
+    run.number()
     run.expect()
     return run.result()
 
@@ -96,8 +98,8 @@ class _Planning:
         self.line = Line.of(self.stage, known, scene.recent)
         self.holds: dict[str, Hold] = {}
         """By ticket, in the order in which they were made."""
-        self.held_trees: set[str] = set()
-        """The trees in which somebody's patience made a hold."""
+        self.patient: set[str] = set()
+        """The tickets that hold by patience, one of each tree at most."""
         self.taken: dict[str, tuple[str, Instant]] = {}
         """By lease: for which ticket it is taken back, and when it ends. Notices given before, and those given now."""
         for lease in scene.leases:
@@ -111,7 +113,6 @@ class _Planning:
         self.withdrawn: list[Lease] = []
         self.outlooks: dict[str, Outlook] = {}
         self.waiting: list[Ticket] = []
-        self.places: dict[str, int] = {}
 
     # -- 1 ---------------------------------------------------------------------------------------------------------
 
@@ -124,6 +125,37 @@ class _Planning:
             if ticket.id in eta and ticket.ask.pool in self.policy.pools:
                 self._hold(ticket, eta[ticket.id], firm=True)
 
+    def find_patient(self) -> None:
+        """In each tree, the first in line that waits for room, and has waited long enough, holds what it needs."""
+        since = self.now - self.policy.queue.patience
+        waited = [
+            ticket
+            for ticket in self.scene.tickets
+            if ticket.made_at <= since and not ticket.elastic and ticket.ask.pool in self.policy.pools
+        ]
+        line = Line.of(self.stage, waited, self.scene.recent)
+        found: set[str] = set()
+        while (ticket := line.pop()) is not None:
+            root = self.policy.root(ticket.ask.pool)
+            if root in found or ticket.id in self.holds:
+                continue
+            if self._waits_for_room(ticket.ask) and self._hold_by_patience(ticket):
+                found.add(root)
+                self.patient.add(ticket.id)
+
+    def _waits_for_room(self, ask: Ask) -> bool:
+        if self.stage.has_room(ask):
+            return False
+        decision = self.stage.decide(ask, self.now)
+        return isinstance(decision, Wait) and decision.code.value in ROOM
+
+    def _hold_by_patience(self, ticket: Ticket) -> bool:
+        """False where nothing that is known makes room for it."""
+        eta = first_fit(self._promised(besides=ticket), ticket.ask, self._ends())
+        if eta is not None:
+            self._hold(ticket, eta, firm=False)
+        return eta is not None
+
     # -- 2 ---------------------------------------------------------------------------------------------------------
 
     def look_at(self, ticket: Ticket) -> None:
@@ -135,7 +167,7 @@ class _Planning:
             self.dropped.append(Dropped(ticket, decision))
             return
         if isinstance(decision, Admit):
-            blocker = next((h for h in self.holds.values() if not h.lets_pass(ask, decision)), None)
+            blocker = next((h for h in self.holds.values() if not h.lets_pass(ticket, decision)), None)
             if blocker is None:
                 self._start(ticket, ask, decision)
                 return
@@ -161,14 +193,8 @@ class _Planning:
         """See that its turn comes: by taking back what others borrowed, or by a hold where it has been patient."""
         if self.stage.guaranteed(ask) and self._take_back(ticket, ask):
             return
-        root = self.policy.root(ask.pool)
-        patient = self.now - ticket.made_at >= self.policy.queue.patience
-        if patient and not ticket.elastic and root not in self.held_trees:
-            eta = first_fit(self._promised(), ask, self._ends())
-            if eta is not None:
-                self.held_trees.add(root)
-                self._hold(ticket, eta, firm=False)
-                self._promise_turn(ticket, eta)
+        if ticket.id in self.patient and self._hold_by_patience(ticket):
+            self._promise_turn(ticket, self.holds[ticket.id].eta)
 
     def _take_back(self, ticket: Ticket, ask: Ask) -> bool:
         """Whether the end of what others borrowed makes room; they have had notice then, or get it now."""
@@ -268,6 +294,14 @@ class _Planning:
 
     # -- 4 ---------------------------------------------------------------------------------------------------------
 
+    def number(self) -> None:
+        """Places, by tree: whoever's turn is promised comes before the others."""
+        counted: dict[str, int] = {}
+        for ticket in sorted(self.waiting, key=lambda ticket: ticket.id not in self.holds):
+            root = self.policy.root(ticket.ask.pool)
+            place = counted[root] = counted.get(root, 0) + 1
+            self.outlooks[ticket.id] = replace(self.outlooks[ticket.id], place=place)
+
     def expect(self) -> None:
         ends = [
             (self.taken[lease.id][1] if lease.id in self.taken else lease.ends_at, lease)
@@ -283,10 +317,8 @@ class _Planning:
     # -- outlooks --------------------------------------------------------------------------------------------------
 
     def _look(self, ticket: Ticket, decision: Wait) -> None:
-        root = self.policy.root(ticket.ask.pool)
-        place = self.places[root] = self.places.get(root, 0) + 1
         told = first_end(decision, self.scene.leases, self.policy)
-        self.outlooks[ticket.id] = Outlook(decision.code.value, told.facts, place)
+        self.outlooks[ticket.id] = Outlook(decision.code.value, told.facts)
 
     def _promise_turn(self, ticket: Ticket, eta: Instant, reclaims: tuple[str, ...] = ()) -> None:
         self.outlooks[ticket.id] = replace(

@@ -131,6 +131,7 @@ class _Run:
         """Let time pass, with everything that is due on the way and at `to` itself."""
         while (due := self._next_due()) < to:
             self.now = due
+            self.plan_is_due = True
             self.settle()
         self.now = to
         self.settle()
