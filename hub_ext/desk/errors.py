@@ -17,7 +17,7 @@ from hub_ext.core.errors import BadInput, HubError, StoreUnavailable
 from hub_ext.desk.desk import PREFIX
 from hub_ext.desk.hub_api import HubAway
 from hub_ext.desk.rendering import render_plain, request_speaker
-from hub_ext.language import DEFAULT, Speaker, translator
+from hub_ext.language import Speaker
 
 log = structlog.get_logger("hub_ext.desk")
 
@@ -144,7 +144,7 @@ async def answer(request: Request, error: Exception) -> Response:
     body = ErrorBody(
         code=problem.code,
         facts=jsonable_encoder(dict(problem.facts)),
-        message=problem.said(translator(DEFAULT)),
+        message=problem.said(request_speaker(request)),
     )
     return JSONResponse(body.model_dump(), problem.status, headers)
 

@@ -47,7 +47,11 @@ class Fonts(StaticFiles):
 def add_static_files(app: FastAPI) -> None:
     """`static/hub/`: the hub's own; `static/frame/`: JupyterHub's style sheet; `static/fonts/`; else the desk's."""
     app.mount(f"{STATIC}hub", Files(directory=pages.HERE / "static"))
-    app.mount(f"{STATIC}frame", Files(directory=Path(DATA_FILES_PATH) / "static" / "css"))
+    of_jupyterhub = Path(DATA_FILES_PATH) / "static"
+    app.mount(f"{STATIC}frame", Files(directory=of_jupyterhub / "css"))
+    # The style sheet above names its signs by this address.
+    signs = "components/@fortawesome"
+    app.mount(f"{STATIC}{signs}", Files(directory=of_jupyterhub / signs))
     if FONTS.is_dir():
         app.mount(f"{STATIC}fonts", Fonts(directory=FONTS))
     app.mount(STATIC.rstrip("/"), Files(directory=OWN))

@@ -16,12 +16,21 @@ from hub_ext.language import Speaker
 from hub_ext.profiles.footprint import footprint
 from hub_ext.profiles.model import Profile, Selection
 from hub_ext.quota.codes import TicketEnd
-from hub_ext.quota.explain import Explanation, Titles, explain, explain_borrowed, explain_release
+from hub_ext.quota.explain import (
+    Explanation,
+    Titles,
+    explain,
+    explain_borrowed,
+    explain_release,
+    explain_ticket_end,
+)
 from hub_ext.quota.ledger import Entry
 from hub_ext.quota.model import Lease, Policy, Ticket
 
 MOST_INSTEAD: Final = 3
 WHOLE: Final = 1000
+CURED_BY_THE_PERSON: Final = (Code.PERSON_AT_CAP, Code.BUDGET_SPENT, Code.BUDGET_SHORT)
+"""What somebody in line can do something about themselves."""
 
 
 # -- what it is made from ---------------------------------------------------------------------------------------------
@@ -116,7 +125,7 @@ def in_line(ticket: Ticket, say: Speaker, *, titles: Titles, now: Instant) -> In
         when=when(ticket, say, now),
         when_exact=say.exact(eta.at) if eta is not None else "",
         sentence=told.sentence,
-        next_step=told.next_step,
+        next_step=told.next_step if code in CURED_BY_THE_PERSON else "",
         taken_back=say.ngettext(
             "{count} server that borrowed what is meant for you was told to end, and makes room for you.",
             "{count} servers that borrowed what is meant for you were told to end, and make room for you.",
@@ -271,17 +280,12 @@ def over_page(
     if lease is not None:
         return OverPage(say("This server has ended"), explain_release(lease.reason, say))
     why = over.why if over is not None else ""
-    again = say("Start again whenever you like.")
-    match why:
-        case TicketEnd.LEFT:
-            return OverPage(say("You left the line"), Explanation(say("Nothing was started for you."), again))
-        case TicketEnd.REPLACED:
-            return OverPage(
-                say("You asked for something else instead"),
-                Explanation(say("This place in line is given up."), again),
-            )
+    headings: Mapping[str, str] = {
+        TicketEnd.LEFT: say("You left the line"),
+        TicketEnd.REPLACED: say("You asked for something else instead"),
+    }
+    heading = headings.get(why, say("This cannot be started any more"))
     code = next((known for known in Code if known.value == why), None)
-    heading = say("This cannot be started any more")
     if code is None or over is None:
-        return OverPage(heading, Explanation(say("This place in line is given up."), again))
+        return OverPage(heading, explain_ticket_end(why, say))
     return OverPage(heading, explain(code, over.facts.get("facts", {}), say, titles=titles, now=now))

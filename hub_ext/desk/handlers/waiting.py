@@ -23,7 +23,7 @@ from hub_ext.desk.live import Seen, Watch
 from hub_ext.desk.mine import titles_of
 from hub_ext.desk.rendering import desk_of, render
 from hub_ext.desk.starting import HubStarts
-from hub_ext.desk.views_waiting import around_lines, in_line, instead_of, over_page
+from hub_ext.desk.views_waiting import Instead, around_lines, in_line, instead_of, over_page
 from hub_ext.desk.visitor import Visitor
 from hub_ext.desk.waiting import Sight, Turn, read_sight
 from hub_ext.quota.model import LeaseState, Ticket
@@ -136,7 +136,7 @@ async def _room(desk: Desk, sight: Sight, visitor: Visitor) -> dict[str, Any]:
     ticket, policy, say = sight.ticket, sight.policy, visitor.say
     titles = titles_of(policy, desk.profiles.catalogue)
     mine = ticket.ask.person == visitor.name
-    instead = ()
+    instead: tuple[Instead, ...] = ()
     if mine and not ticket.elastic:
         menu = await desk.profiles.menu(visitor.name)
         instead = instead_of(ticket, menu.profiles, menu.decisions, menu.preview.policy, say)
