@@ -43,6 +43,7 @@ from hub_ext.quota.counting import (
     remove_from_sums,
 )
 from hub_ext.quota.model import Ask, Grant, Lease, LeaseState, Policy, Reservation
+from hub_ext.quota.reserved import End, before_windows
 from hub_ext.quota.sums import KEPT_BY_REFOLD, Sums
 from hub_ext.quota.tree import tree_of
 
@@ -358,10 +359,17 @@ class Ledger:
         return self._move_end(lease, EntryKind.NOTICED, ends_at, now, who=who, why=TAKEN_BACK, facts=facts)
 
     def withdraw(self, lease: Lease, now: Instant, *, who: str = "") -> Lease:
-        """What it was to be taken back for is not needed any more: it ends when it would have ended."""
+        """What it was to be taken back for is not needed any more: it ends when it would have ended.
+
+        Or at the start of a window that was reserved meanwhile, if the room is needed there.
+        """
         if lease.noticed_for is None or lease.ends_unless_taken is None:
             return lease
-        return self._move_end(lease, EntryKind.WITHDRAWN, lease.ends_unless_taken, now, who=who, why="")
+        ends_at = lease.ends_unless_taken
+        if lease.pool in self.policy.pools:
+            end = before_windows(self.tree, self.sums, (), lease, End(ends_at), lease.ends_at, least=0)
+            ends_at = end.at if isinstance(end, End) else lease.ends_at
+        return self._move_end(lease, EntryKind.WITHDRAWN, ends_at, now, who=who, why="")
 
     def claim(self, lease: Lease, now: Instant, *, who: str = "") -> Lease:
         """The person came to the server that was started for them."""
