@@ -258,7 +258,9 @@ def _pods(
     # A server that ended is over and says why; one that came back by itself would have lost its kernels unseen.
     spawner.extra_pod_config = {"restartPolicy": "Never"}
     _storage(spawner, kubernetes)
-    environment = {"HANGANG_GPUS": "simulated"} if simulated else {}
+    environment = {"HANGANG_DESK_URL": f"{kubernetes.desk_url.rstrip('/')}/services/desk"}
+    if simulated:
+        environment["HANGANG_GPUS"] = "simulated"
     if kubernetes.shared_claim:
         environment["HANGANG_DATA"] = SHARED
     spawner.environment = environment

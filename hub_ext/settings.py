@@ -101,8 +101,8 @@ class KubernetesSettings(_Part):
     """Where the hub listens, on every address of its pod."""
     proxy_api_url: str = "http://proxy-api:8001"
     """How the hub reaches the proxy."""
-    desk_url: str = "http://desk:8085"
-    """How the proxy reaches the desk."""
+    desk_url: str = "http://desk.hangang-system.svc:8085"
+    """How pods and proxy reach the desk."""
     desk_port: Annotated[int, Field(ge=1, le=65535)] = 8085
     """Where the desk listens, on every address of its pod."""
     image: str = "hangang/notebook:dev"

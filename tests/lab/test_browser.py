@@ -57,6 +57,26 @@ def calm(desk: StandInDesk) -> None:
     desk.notice = desk.extend = desk.refusal = None
 
 
+CONTRASTS = """
+nodes => nodes.map(node => {
+  const parse = text => (text.match(/[\\d.]+/g) || []).map(Number);
+  const over = ([r, g, b, a = 1], under) => [r, g, b].map((part, at) => part * a + under[at] * (1 - a));
+  const layers = [];
+  for (let at = node; at; at = at.parentElement) {
+    layers.push(parse(getComputedStyle(at).backgroundColor));
+  }
+  const back = layers.reverse().reduce((under, layer) => over(layer, under), [255, 255, 255]);
+  const light = colour => colour
+    .map(part => part / 255)
+    .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
+  const pair = [light(over(parse(getComputedStyle(node).color), back)), light(back)].sort((a, b) => b - a);
+  return [node.textContent, (pair[0] + 0.05) / (pair[1] + 0.05)];
+})
+"""
+"""Of each node its text and WCAG's contrast ratio between it and what lies behind."""
+
+
 class Open:
     """A lab in a window, and what the browser complained about."""
 
@@ -186,6 +206,12 @@ def test_a_notice_comes_into_the_notebook_that_is_open(
         assert inside[2] <= box["height"], "nothing is cut off below"
         assert inside[3] <= width, "it fits where the lab itself does not"
         seen.page.screenshot(path=screenshot_path(f"lab-notice-{language}-{width}-{theme.lower()}"))
+        texts = seen.page.locator(
+            ".hangang-bar span, .hangang-bar button, .hangang-bar a, .hangang-chip span"
+        )
+        contrasts = texts.evaluate_all(CONTRASTS)
+        assert len(contrasts) >= 6
+        assert [pair for pair in contrasts if pair[1] < 4.5] == [], "WCAG AA"
         assert seen.complaints == []
 
 
