@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 Cell = str | int | float | None
@@ -24,6 +24,16 @@ def csv_lines(fields: Sequence[str], rows: Iterable[Mapping[str, Cell]], *, head
     for row in rows:
         writer.writerow([safe_cell(row[name]) for name in fields])
     return out.getvalue()
+
+
+def csv_parts(
+    fields: Sequence[str], pages: Iterable[Sequence[Mapping[str, Cell]]], *, mark: bool = False
+) -> Iterator[str]:
+    """A table of any length, a page of rows at a time; `mark` begins it with the byte order mark."""
+    first = True
+    for rows in pages:
+        yield (BYTE_ORDER_MARK if first and mark else "") + csv_lines(fields, rows, head=first)
+        first = False
 
 
 def safe_cell(value: Cell) -> str | int | float:

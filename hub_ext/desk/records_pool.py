@@ -1,0 +1,61 @@
+"""What the page of a pool reads beside the quota's own records: groups of leases, never one row for each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+
+from hub_ext.core.amounts import Amounts
+from hub_ext.core.clock import Instant
+from hub_ext.db import tables
+from hub_ext.desk.records import Records
+from hub_ext.quota.ports import Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """Live leases of one person in one pool that are alike; `next_end` is when the first of them ends."""
+
+    person: str
+    pool: str
+    kind: str
+    amounts: Amounts
+    guaranteed: bool
+    count: int
+    next_end: Instant
+
+
+@dataclass(frozen=True, slots=True)
+class Lending:
+    """Live borrowed leases of one pool that are alike, and whom they are lent by."""
+
+    lender: str
+    pool: str
+    amounts: Amounts
+    count: int
+
+
+def holdings(txn: Transaction, pools: Collection[str]) -> list[Holding]:
+    """Who holds what in these pools."""
+    columns = tables.leases.c
+    alike = (columns.person, columns.pool, columns.kind, columns.amounts, columns.guaranteed)
+    query = (
+        select(*alike, func.count(), func.min(columns.ends_at))
+        .where(tables.live, columns.pool.in_(sorted(pools)))
+        .group_by(*alike)
+    )
+    return [Holding(*row) for row in Records.of(txn).connection.execute(query)]
+
+
+def lendings(txn: Transaction, lenders: Collection[str]) -> list[Lending]:
+    """What is lent by these pools, to whichever pool."""
+    columns = tables.leases.c
+    alike = (columns.lender, columns.pool, columns.amounts)
+    query = (
+        select(*alike, func.count())
+        .where(tables.borrowed, columns.lender.in_(sorted(lenders)))
+        .group_by(*alike)
+    )
+    return [Lending(*row) for row in Records.of(txn).connection.execute(query)]
