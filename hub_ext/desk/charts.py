@@ -81,8 +81,8 @@ def bar_chart(chart: BarChart) -> Markup:
         '<figure class="hd-chart"><figcaption class="hd-chart__head"><h3>{title}</h3>'
         '<p class="hg-muted">{summary}</p>{legend}</figcaption>'
         '<div class="hd-chart__plot"><p class="hd-chart__y" aria-hidden="true">'
-        "<span>{top} {unit}</span><span>{half}</span><span>0</span></p>{drawing}</div>"
-        '<p class="hd-chart__x" aria-hidden="true">{labels}</p>{table}</figure>'
+        "<span>{top} {unit}</span><span>{half}</span><span>0</span></p>{drawing}<span></span>{labels}</div>"
+        "{table}</figure>"
     ).format(
         title=chart.title,
         summary=chart.summary,
@@ -91,7 +91,7 @@ def bar_chart(chart: BarChart) -> Markup:
         half=number(top / 2),
         unit=chart.unit,
         drawing=_drawing(chart, top),
-        labels=_joined(Markup("<span>{}</span>").format(text) for text in _labels(chart.bars)),
+        labels=_labels(chart.bars),
         table=_table(chart),
     )
 
@@ -164,13 +164,24 @@ def _bar(bar: Bar, place: int, series: Sequence[Series], top: Decimal) -> Markup
     ).format(bar.told or bar.label, left, _joined(parts))
 
 
-def _labels(bars: Sequence[Bar]) -> list[str]:
-    """The first and the last bar's, and some evenly between."""
-    if len(bars) <= _LABELS:
-        return [bar.short or bar.label for bar in bars]
-    last = len(bars) - 1
-    places = [round(step * last / (_LABELS - 1)) for step in range(_LABELS)]
-    return [bars[place].short or bars[place].label for place in places]
+def _labels(bars: Sequence[Bar]) -> Markup:
+    """Texts under the bars that they name: the last one's, and some before it at even steps."""
+    count = len(bars)
+    step = max(1, -(-count // _LABELS))
+    texts = []
+    for place in range((count - 1) % step if count else 0, count, step):
+        share = (2 * place + 1) * 50 / count
+        anchor = "start" if share < 4 else "end" if share > 96 else "middle"
+        at = {"start": 0.0, "end": 100.0}.get(anchor, share)
+        bar = bars[place]
+        texts.append(
+            Markup('<text x="{:.2f}%" y="14" text-anchor="{}">{}</text>').format(
+                at, anchor, bar.short or bar.label
+            )
+        )
+    return Markup('<svg class="hd-chart__x" width="100%" height="18" aria-hidden="true">{}</svg>').format(
+        _joined(texts)
+    )
 
 
 def _legend(series: Sequence[Series]) -> Markup:

@@ -15,10 +15,14 @@ BYTE_ORDER_MARK: Final = "\ufeff"
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A text cell that a spreadsheet would run as a formula begins with an apostrophe; numbers stay numbers."""
+    """A text cell that a spreadsheet would run as a formula begins with an apostrophe; numbers stay numbers.
+
+    Without a header: rows that go on.
+    """
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerow([_cell(name) for name in header])
+    if header:
+        writer.writerow([_cell(name) for name in header])
     writer.writerows([_cell(value) for value in row] for row in rows)
     return out.getvalue()
 
@@ -28,11 +32,12 @@ def csv_response(name: str, header: Sequence[str], rows: Iterable[Sequence[objec
     return Response(
         BYTE_ORDER_MARK + csv_text(header, rows),
         media_type="text/csv; charset=utf-8",
-        headers={
-            "Content-Disposition": f'attachment; filename="{name}.csv"',
-            "Cache-Control": "no-store",
-        },
+        headers=csv_headers(name),
     )
+
+
+def csv_headers(name: str) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="{name}.csv"', "Cache-Control": "no-store"}
 
 
 def _cell(value: object) -> object:

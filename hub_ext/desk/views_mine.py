@@ -428,7 +428,7 @@ def hours_chart(facts: MineFacts, say: Speaker) -> BarChart:
         summary=say("{hours} GPU-h in the last {count} days", hours=say.hours(total), count=len(bars)),
         series=(Series("used", say("Guaranteed")), Series("borrowed", say("Borrowed"))),
         bars=tuple(bars),
-        unit="GPU-h",
+        unit=say("GPU-h"),
         table=say("As a table"),
         first=say("Day"),
     )

@@ -120,13 +120,26 @@ def test_what_is_put_in_is_never_markup() -> None:
     assert [h.text for h in parsed(text).iter("h3")] == ["<script>alert(1)</script>"]
 
 
-def test_few_labels_stand_beneath_many_bars_among_them_the_first_and_the_last() -> None:
-    figure = parsed(bar_chart(a_chart(*[("1", "0")] * 30)))
-    (axis,) = [p for p in figure.iter("p") if p.get("class") == "hd-chart__x"]
-    labels = [span.text for span in axis]
-    assert labels[0] == "1"
-    assert labels[-1] == "30"
-    assert len(labels) == 6
+@pytest.mark.parametrize(
+    ("count", "want"),
+    [
+        (0, []),
+        (1, [("1", "50.00%")]),
+        (3, [("1", "16.67%"), ("2", "50.00%"), ("3", "83.33%")]),
+        (14, [("2", "10.71%"), ("5", "32.14%"), ("8", "53.57%"), ("11", "75.00%"), ("14", "100.00%")]),
+    ],
+)
+def test_labels_stand_under_the_bars_that_they_name(count: int, want: list[tuple[str, str]]) -> None:
+    figure = parsed(bar_chart(a_chart(*[("1", "0")] * count)))
+    assert [(text.text, text.attrib["x"]) for text in figure.iter("text")] == want
+
+
+@given(st.integers(1, 400))
+def test_a_phone_has_room_for_the_labels(count: int) -> None:
+    figure = parsed(bar_chart(a_chart(*[("1", "0")] * count)))
+    labels = [text.text for text in figure.iter("text")]
+    assert len(labels) <= 6
+    assert labels[-1] == str(count)
 
 
 @pytest.mark.parametrize(
