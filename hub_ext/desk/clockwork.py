@@ -1,7 +1,8 @@
-"""The clock: makes leases agree with what runs, charges what ran, gives notice, and stops what is over.
+"""The clock: makes leases agree with what runs, serves the line, charges what ran, gives notice, and stops what is over.
 
 One process at a time does it (a leadership row in the database). Each tick is a list of independent steps; a step
-that fails is logged and done again at the next tick, and every step done twice changes nothing.
+that fails is logged and done again at the next tick, and every step done twice changes nothing. Between ticks the clock
+looks whether anything was written, so that whoever waits starts as soon as there is room.
 """
 
 from __future__ import annotations
@@ -9,19 +10,29 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import structlog
 
 from hub_ext.core.clock import MINUTE, Instant
 from hub_ext.core.decision import Code
 from hub_ext.core.errors import BadInput, FaultyDocument, HubError
+from hub_ext.desk import accounts
+from hub_ext.desk.accounts import ENDS_SOON as ENDS_SOON
 from hub_ext.desk.adoption import adoptable
-from hub_ext.quota.ledger import Entry, EntryKind, Ledger, charged_pool
+from hub_ext.desk.executor import anything_to_do, enact
+from hub_ext.desk.metrics import Metrics
+from hub_ext.desk.picture import Picture
+from hub_ext.desk.starts import Starts
+from hub_ext.desk.stops import HUB_SILENT as HUB_SILENT
+from hub_ext.desk.stops import Stops
+from hub_ext.quota.booking import options_of
+from hub_ext.quota.ledger import TAKEN_BACK, Entry, EntryKind, Ledger
 from hub_ext.quota.model import Lease, LeaseState
-from hub_ext.quota.overrun import overrun_cuts
+from hub_ext.quota.plan import plan
 from hub_ext.quota.policy import cost_of
 from hub_ext.quota.ports import Running, Servers, Transaction, World
 from hub_ext.quota.reconcile import (
@@ -35,30 +46,24 @@ from hub_ext.quota.reconcile import (
     reconcile,
 )
 from hub_ext.quota.service import Admission, Change, end, run
+from hub_ext.quota.windows import next_edge, turn
 
 log = structlog.get_logger("hub_ext.clock")
 
-TICK_SECONDS = 2
-CHARGE_AFTER = MINUTE
-"""Running leases are charged about this often; the ledger's slices are never longer than five minutes."""
+TICK_SECONDS = 2.0
+LOOK_SECONDS = 0.25
+"""How often the clock looks between ticks whether anything was written."""
 LEADER = "clock"
 LEADER_SECONDS = 10
-HUB_SILENT = 2 * MINUTE
-"""What should have ended is ended without the hub once it has been silent, or has not managed it, for so long."""
 START_AGAIN_AFTER = 6
 """A hub that still lives and gave a start up writes that down within so many seconds."""
 MOST_TRIES = 3
-STARTS_AT_ONCE = 16
-ENDED, ENDS_SOON, ORPHAN, START_LOST = "ended", "ends-soon", "orphan", "start-lost"
+SEEN_AFTER = 20
+"""How old what is written of when a server was last seen may get; the clock itself knows it to the tick."""
+STARTS_SECONDS = 0.1
+"""How long a tick waits for the starts it ordered: most are under way then."""
+ENDED, ORPHAN, START_LOST, UNCLAIMED = "ended", "orphan", "start-lost", "unclaimed"
 MOVES_END = (EntryKind.NOTICED, EntryKind.EXTENDED, EntryKind.WITHDRAWN)
-
-
-@dataclass
-class Order:
-    """A stop that was ordered: since when, and when it was last given to somebody who took it."""
-
-    since: Instant
-    taken: Instant | None = None
 
 
 @dataclass
@@ -73,6 +78,7 @@ class CutOff:
 class Clockwork:
     """`reload` loads a policy file that changed; it raises FaultyDocument and leaves the old one in force.
     `count_nodes` writes down which machines there are; it raises HubError while that cannot be seen.
+    `starts_seconds` is how long a tick waits for the starts it ordered (None: until they are all taken).
     """
 
     admission: Admission
@@ -81,21 +87,37 @@ class Clockwork:
     reload: Callable[[], bool] = lambda: False
     count_nodes: Callable[[], None] = lambda: None
     holder: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    starts_seconds: float | None = STARTS_SECONDS
+    metrics: Metrics = field(default_factory=Metrics)
+    picture: Picture = field(default_factory=Picture)
     _leads_since: Instant | None = None
     """When leadership was last taken or renewed; None while another clock leads."""
-    _orders: dict[str, Order] = field(default_factory=dict)
     _gone: dict[str, Instant] = field(default_factory=dict)
     """Since when what a lease ran is seen gone, while it is not released yet."""
     _cut_off: dict[str, CutOff] = field(default_factory=dict)
+    _ready: dict[str, Instant] = field(default_factory=dict)
+    """By lease, since when a server that nobody has come to yet was seen ready."""
+    _written_seen: dict[str, Instant] = field(default_factory=dict)
+    _next_window: Instant = 0
+    _windows: object = None
     _hub_silent_since: Instant | None = None
     _said: dict[str, str] = field(default_factory=dict)
     """What was complained of last, by what it is about, while it goes on."""
 
     def run(self, stop: threading.Event, *, seconds: float = TICK_SECONDS) -> None:
-        """Tick until `stop` is set."""
+        """Tick until `stop` is set; in between, serve the line as soon as anything was written."""
+        next_tick = 0.0
         while not stop.is_set():
-            self.tick()
-            stop.wait(seconds)
+            began = time.monotonic()
+            if began >= next_tick:
+                self.tick()
+                next_tick = began + seconds
+            elif self._leads_since is not None:
+                self._do(self.serve_if_anything_is_new)
+            took = time.monotonic() - began
+            # Never more than half of the time: the pages are served by the same process.
+            stop.wait(max(LOOK_SECONDS, took))
+        self._starts.close()
         try:
             with self.admission.store.booking() as txn:
                 txn.leave_leadership(LEADER, self.holder)
@@ -104,6 +126,7 @@ class Clockwork:
 
     def tick(self) -> bool:
         """All steps once; False while another clock leads, or the database is away."""
+        began = time.monotonic()
         if not self._lead():
             return False
         for step in (
@@ -111,11 +134,15 @@ class Clockwork:
             self.look_at_nodes,
             self.reconcile,
             self.keep_accounts,
+            self.keep_windows,
             self.stop_ended,
+            self.serve_the_line,
+            self.show,
         ):
             if not self._still_leads():
                 return False
             self._do(step)
+        self.metrics.ticked(time.monotonic() - began, self.admission.clock.now())
         return True
 
     def _do(self, step: Callable[[], None]) -> None:
@@ -128,6 +155,7 @@ class Clockwork:
         except HubError as error:
             self._say_once(name, f"{name}: {error}")
         except Exception as error:  # a mistake of ours, in one step only
+            self.picture.forget()
             if self._say_once(name, f"{name}: {error!r}"):
                 log.exception("this is a mistake in the program")
         else:
@@ -140,19 +168,28 @@ class Clockwork:
                 leads = txn.take_leadership(LEADER, self.holder, now, LEADER_SECONDS)
         except HubError as error:
             self._say_once(LEADER, f"the clock stands still: {error}")
+            self._leads_since = None
             return False
         self._said.pop(LEADER, None)
         if leads and self._leads_since is None:
             # What was seen before another clock led is no longer true.
-            self._orders, self._gone, self._cut_off, self._hub_silent_since = {}, {}, {}, None
+            self._gone, self._cut_off, self._ready, self._hub_silent_since = {}, {}, {}, None
+            self._written_seen, self._next_window = {}, 0
+            self._stops.forget()
+            self.picture.forget()
+        if not leads:
+            self.metrics.follows()
         self._leads_since = now if leads else None
         return leads
 
     def _still_leads(self) -> bool:
         """Renews the leadership before a long tick outlasts it: two clocks never act at once."""
+        return self._leads_for(LEADER_SECONDS // 2) or self._lead()
+
+    def _leads_for(self, seconds: int) -> bool:
+        """Whether the leadership was renewed within so many seconds."""
         now = self.admission.clock.now()
-        fresh = self._leads_since is not None and 0 <= now - self._leads_since < LEADER_SECONDS // 2
-        return fresh or self._lead()
+        return self._leads_since is not None and 0 <= now - self._leads_since < seconds
 
     def _say_once(self, about: str, text: str) -> bool:
         """Whether it is news."""
@@ -161,6 +198,27 @@ class Clockwork:
         self._said[about] = text
         log.warning(text)
         return True
+
+    def _refresh(self) -> Instant:
+        """The picture as of now, and that moment."""
+        with self.admission.store.reading() as txn:
+            now = max(self.admission.clock.now(), txn.latest())
+            self.metrics.count(self.picture.refresh(txn, now))
+        return now
+
+    @cached_property
+    def _starts(self) -> Starts:
+        return Starts(self.servers, self._may_start)
+
+    @cached_property
+    def _stops(self) -> Stops:
+        return Stops(
+            self.world,
+            self.servers,
+            lambda lease: self._current(lease) is not None,
+            self._say_once,
+            lambda about: self._said.pop(about, None),
+        )
 
     # -- 1. the policy ------------------------------------------------------------------------------------------
 
@@ -175,14 +233,15 @@ class Clockwork:
 
     def reconcile(self) -> None:
         """Read leases, then look at the world, then ask the hub: what is in none of them was started meanwhile."""
+        self._refresh()
         now = self.admission.clock.now()
-        with self.admission.store.reading() as txn:
-            leases = txn.live_leases()
+        leases = sorted(self.picture.leases.values(), key=lambda lease: (lease.booked_at, lease.id))
         world = self.world.running()
         if not leases and not world:
-            self._gone, self._cut_off, self._hub_silent_since = {}, {}, None
+            self._gone, self._cut_off, self._ready, self._hub_silent_since = {}, {}, {}, None
             return
         known = self._known_servers(now)
+        self._look_for_claims(leases, known, now)
         live = {lease.id for lease in leases}
         with self.admission.store.reading() as txn:
             others = {
@@ -216,19 +275,41 @@ class Clockwork:
         return known
 
     def _mark_seen(self, leases: Sequence[Lease], now: Instant) -> None:
-        if leases:
+        """Known here to the tick; written down now and then, which is enough for a clock that takes over."""
+        self.picture.saw([lease.id for lease in leases], now)
+        written = {lease.id: self._written_seen.get(lease.id, 0) for lease in leases}
+        due = [lease_id for lease_id, at in written.items() if not 0 <= now - at < SEEN_AFTER]
+        self._written_seen = written | dict.fromkeys(due, now)
+        if due:
             with self.admission.store.booking() as txn:
-                txn.seen([lease.id for lease in leases], now)
+                txn.seen(due, now)
+
+    def _look_for_claims(
+        self, leases: Sequence[Lease], known: dict[tuple[str, str], str | None] | None, now: Instant
+    ) -> None:
+        """Since when the servers that nobody came to yet have been ready."""
+        if known is None:
+            return
+        ready = [
+            lease.id
+            for lease in leases
+            if lease.unclaimed
+            and lease.state is LeaseState.RUNNING
+            and known.get((lease.person, lease.server), "unknown") is None
+        ]
+        self._ready = {lease_id: self._ready.get(lease_id, now) for lease_id in ready}
 
     def _enact(self, instruction: Instruction, ended: Container[str]) -> None:
         """`ended`: the leases of which something is ended by the instructions of this look."""
         match instruction:
             case SetRunning(lease, running, at):
+                self.metrics.corrected("running")
                 change = run(running.handle, at=at, who=LEADER)
                 self.admission.change(lease.id, change, expected=LeaseState.BOOKED)
             case Release(lease, at, why):
                 self._release(lease, at, why, something_left=lease.id in ended)
             case StopRunning(running):
+                self.metrics.corrected("left-over")
                 log.info("ended what no lease stands for", lease=running.lease, handle=running.handle)
                 self.world.stop(running)
             case Adopt(running):
@@ -237,38 +318,41 @@ class Clockwork:
                 pass  # done for all of them at once
 
     def _start_again(self, leases: Sequence[Lease], now: Instant) -> None:
-        """Through the hub, many at once: each start takes over the lease that was booked for it."""
-        self._cut_off = {lease.id: self._cut_off.get(lease.id, CutOff(now)) for lease in leases}
-        due = [lease for lease in leases if now - self._cut_off[lease.id].since >= START_AGAIN_AFTER]
-        if not due:
-            return
-        with ThreadPoolExecutor(max_workers=STARTS_AT_ONCE, thread_name_prefix="starts") as threads:
-            for first in range(0, len(due), STARTS_AT_ONCE):
-                # A batch takes some seconds where the hub takes its time.
-                if not self._still_leads():
-                    return
-                batch = due[first : first + STARTS_AT_ONCE]
-                self._note_starts(batch, list(threads.map(self._start_one, batch)))
+        """Through the hub: each start takes the lease that was booked for it."""
+        self._note_starts()
+        self._cut_off = {
+            lease.id: self._cut_off.get(lease.id, CutOff(now))
+            for lease in leases
+            if not self._starts.is_under_way(lease.id)
+        }
+        due = [
+            lease
+            for lease in leases
+            if lease.id in self._cut_off and now - self._cut_off[lease.id].since >= START_AGAIN_AFTER
+        ]
+        for lease in due:
+            with self.admission.store.reading() as txn:
+                options = options_of(txn, lease.id)
+            self._starts.order(lease, options)
+        if due:
+            self._starts.settle(self.starts_seconds)
+            self._note_starts()
 
-    def _note_starts(self, leases: Sequence[Lease], refusals: Sequence[str | None]) -> None:
-        for lease, refusal in zip(leases, refusals, strict=True):
-            cut_off = self._cut_off[lease.id]
+    def _may_start(self, lease: Lease) -> bool:
+        return self._leads_for(LEADER_SECONDS) and self._current(lease) is not None
+
+    def _note_starts(self) -> None:
+        """What came of the starts that were ordered. One that the hub keeps refusing is given up."""
+        for ordered in self._starts.finished():
+            lease, refusal = ordered.lease, ordered.refusal
             if refusal is None:
-                log.info("started again", lease=lease.id, person=lease.person, server=lease.server)
+                log.info("started", lease=lease.id, person=lease.person, server=lease.server)
                 continue
+            cut_off = self._cut_off.setdefault(lease.id, CutOff(self.admission.clock.now()))
             cut_off.refusals += 1
             if cut_off.refusals >= MOST_TRIES and self._current(lease) is not None:
                 log.warning("a start that was cut off is given up", lease=lease.id, why=refusal)
                 self.admission.release_now(lease.id, LEADER, START_LOST)
-
-    def _start_one(self, lease: Lease) -> str | None:
-        """Why it was not taken; None where it is under way."""
-        try:
-            if self._current(lease) is not None:
-                self.servers.start(lease.person, lease.server)
-        except HubError as error:
-            return str(error)
-        return None
 
     def _release(self, lease: Lease, at: Instant, why: str, *, something_left: bool) -> None:
         """What a lease ran is gone, or was told to end right now: what is left still holds its devices."""
@@ -282,6 +366,7 @@ class Clockwork:
         # The hub that stopped a server writes down why right after: let it.
         if something_left or (first and lease.state is LeaseState.RUNNING):
             return
+        self.metrics.corrected(why)
         log.info("released", lease=lease.id, person=lease.person, server=lease.server, why=why)
         self.admission.release_now(lease.id, LEADER, why, since)
 
@@ -316,94 +401,125 @@ class Clockwork:
                 devices=found.devices,
             )
             txn.save(ledger, [lease])
+        self.metrics.corrected("adopted")
         log.warning("adopted a server that the ledger did not know", lease=lease.id, person=lease.person)
 
-    # -- 3. hours and notices, in one transaction ------------------------------------------------------------------
+    # -- 3. hours and notices ----------------------------------------------------------------------------------------
 
     def keep_accounts(self) -> None:
-        """Charge what was seen alive; give notice to what must end earlier, or ends soon."""
-        with self.admission.store.booking() as txn:
-            leases = {lease.id: lease for lease in txn.live_leases() if lease.started_at is not None}
-            if not leases:
-                return
-            now = max(self.admission.clock.now(), txn.latest())
-            ledger = txn.ledger(None)
-            changed = {
-                **(charged := _charge(ledger, leases.values())),
-                **(cut := _cut_overruns(ledger, (leases | charged).values(), now)),
-                **_remind(ledger, (leases | charged | cut).values(), now),
-            }
-            if changed:
-                txn.save(ledger, changed.values())
-        for lease in cut.values():
+        """Charge what was seen alive; then give notice to what must end earlier, or ends soon."""
+        store = self.admission.store
+        if due := accounts.due_for_charge(self.picture):
+            with store.booking() as txn:
+                accounts.charge(txn, due)
+        now = self._refresh()
+        cut: list[Lease] = []
+        if due := accounts.due_for_notice(self.picture, now):
+            with store.booking() as txn:
+                now = max(self.admission.clock.now(), txn.latest())
+                cut = accounts.give_notice(txn, due, now, LEADER)
+        for lease in cut:
             log.info("its hours are used up", lease=lease.id, person=lease.person, ends_at=lease.ends_at)
 
-    # -- 4. ends ---------------------------------------------------------------------------------------------------
+    # -- 4. windows of reservations ------------------------------------------------------------------------------------
+
+    def keep_windows(self) -> None:
+        """What begins, shrinks or is over."""
+        now, reservations = self.admission.clock.now(), self.picture.reservations
+        if reservations == self._windows and now < self._next_window:
+            return
+        if reservations or self._windows:
+            with self.admission.store.booking() as txn:
+                now = max(now, txn.latest())
+                ledger = txn.ledger(None)
+                if shrunk := turn(ledger, reservations, txn.live_leases(), now):
+                    txn.put_reservations(shrunk)
+                txn.save(ledger, [])
+        self._next_window = next_edge(reservations, now) or now + MINUTE
+        self._windows = reservations
+
+    # -- 5. ends -------------------------------------------------------------------------------------------------------
 
     def stop_ended(self) -> None:
         """Stop what is over through the hub; without it, when that has been in vain for long."""
+        self._refresh()
         now = self.admission.clock.now()
-        with self.admission.store.reading() as txn:
-            leases = txn.live_leases()
-        ending = {lease.id for lease in leases if lease.state is LeaseState.ENDING}
-        for over in self._orders.keys() - ending:
-            del self._orders[over]
-            self._said.pop(over, None)
+        leases = list(self.picture.leases.values())
+        self._stops.keep(lease.id for lease in leases if lease.state is LeaseState.ENDING)
         for lease in leases:
+            ends = lease.state is LeaseState.RUNNING and (
+                lease.ends_at <= now or self._nobody_came(lease, now)
+            )
+            if not ends and lease.state is not LeaseState.ENDING:
+                continue
             if not self._still_leads():
                 return
-            if lease.state is LeaseState.RUNNING and lease.ends_at <= now:
-                ended = self.admission.change(
-                    lease.id, _end_what_is_over(self._why(lease)), LeaseState.RUNNING
-                )
-                if ended is not None and ended.state is LeaseState.ENDING:
-                    self._order_stop(ended, now)
-            elif lease.state is LeaseState.ENDING:
-                self._order_stop(lease, now)
+            if ends:
+                change = _end_what_is_over(self._why(lease), unclaimed=lease.ends_at > now)
+                ended = self.admission.change(lease.id, change, LeaseState.RUNNING)
+                if ended is None or ended.state is not LeaseState.ENDING:
+                    continue
+                lease = ended
+            self._stops.order(lease, now, self._hub_silent_since)
+
+    def _nobody_came(self, lease: Lease, now: Instant) -> bool:
+        """Whether a server that was started for somebody has been ready for as long as it waits for them."""
+        assert self.picture.policy is not None
+        since = self._ready.get(lease.id)
+        return lease.unclaimed and since is not None and now - since >= self.picture.policy.queue.claim
 
     def _why(self, lease: Lease) -> str:
-        """What last moved its end: hours that ran out, or nothing but time."""
+        """What last moved its end: somebody it was taken back for, hours that ran out, or nothing but time."""
+        unless = lease.ends_unless_taken
+        if lease.noticed_for is not None and unless is not None and lease.ends_at < unless:
+            return TAKEN_BACK
         with self.admission.store.reading() as txn:
             moves = [entry.why for entry in _entries(txn, lease) if entry.kind in MOVES_END]
         return Code.BUDGET_SPENT.value if moves and moves[-1] == Code.BUDGET_SPENT.value else ENDED
 
-    def _order_stop(self, lease: Lease, now: Instant) -> None:
-        order = self._orders.setdefault(lease.id, Order(now))
-        if order.taken is not None and now - order.taken < MINUTE:
+    # -- 6. the line ---------------------------------------------------------------------------------------------------
+
+    def serve_if_anything_is_new(self) -> None:
+        """Between two ticks. Reads one number where nothing was written."""
+        with self.admission.store.reading() as txn:
+            newest = txn.newest_entry()
+        if newest != self.picture.newest and self._still_leads():
+            self.serve_the_line()
+
+    def serve_the_line(self) -> None:
+        """Plan, write down what the plan says, and only then start those whose turn has come."""
+        now = self._refresh()
+        picture = self.picture
+        if not picture.tickets and not any(lease.noticed_for for lease in picture.leases.values()):
             return
-        # Between the look and now its server may have been started anew, under another lease.
-        if self._current(lease) is None:
+        found = plan(picture.scene(), now)
+        if not anything_to_do(found, picture.tickets):
             return
-        silent = self._hub_silent_since
-        patient = now - (order.since if silent is None else min(order.since, silent)) < HUB_SILENT
-        # A hub that is silent is not asked once more for each lease: every answer would be waited for in vain.
-        if patient and (silent is not None or self._hub_took(lease, order, now)):
-            return
-        self._stop_without_hub(lease)
-        order.taken = now
+        with self.admission.store.booking() as txn:
+            now = max(self.admission.clock.now(), txn.latest())
+            done = enact(txn, found, picture.tickets, now, LEADER)
+        picture.look(done.outlooks)
+        for lease in done.noticed:
+            log.info("taken back", lease=lease.id, person=lease.person, ends_at=lease.ends_at)
+        for lease, options in done.starts:
+            log.info("its turn has come", lease=lease.id, person=lease.person, server=lease.server)
+            self._starts.order(lease, options)
+        if done.starts:
+            self._starts.settle(self.starts_seconds)
+            self._note_starts()
 
-    def _hub_took(self, lease: Lease, order: Order, now: Instant) -> bool:
-        """False where the hub knows of no such server; an order that it could not take stays for the next tick."""
-        try:
-            if not self.servers.stop(lease.person, lease.server):
-                return False
-            order.taken = now
-        except HubError as error:
-            self._say_once(lease.id, f"a server that is over cannot be stopped yet: {error}")
-        return True
+    # -- 7. what is shown ----------------------------------------------------------------------------------------------
 
-    def _stop_without_hub(self, lease: Lease) -> None:
-        for running in self.world.running():
-            if running.lease == lease.id:
-                log.info("ended without the hub", lease=lease.id, person=lease.person, handle=running.handle)
-                self.world.stop(running)
-                return
+    def show(self) -> None:
+        self.metrics.show(self.picture, self.admission.clock.now())
 
 
-def _end_what_is_over(why: str) -> Change:
-    """The end may have moved since it was looked at."""
+def _end_what_is_over(why: str, *, unclaimed: bool) -> Change:
+    """The end may have moved since it was looked at, or the person have come."""
 
     def change(ledger: Ledger, lease: Lease, now: Instant) -> Lease:
+        if unclaimed:
+            return end(LEADER, UNCLAIMED)(ledger, lease, now) if lease.unclaimed else lease
         return end(LEADER, why)(ledger, lease, now) if lease.ends_at <= now else lease
 
     return change
@@ -414,36 +530,3 @@ def _entries(txn: Transaction, lease: Lease) -> Iterator[Entry]:
     while page := txn.entries(after=after, lease=lease.id):
         yield from (entry for _, entry in page)
         after = page[-1][0]
-
-
-def _charge(ledger: Ledger, leases: Iterable[Lease]) -> dict[str, Lease]:
-    """Each lease is charged up to when it was last seen."""
-    return {
-        lease.id: ledger.accrue(lease, lease.seen_at)
-        for lease in leases
-        if lease.seen_at is not None and lease.seen_at - lease.charged_until >= CHARGE_AFTER
-    }
-
-
-def _cut_overruns(ledger: Ledger, leases: Iterable[Lease], now: Instant) -> dict[str, Lease]:
-    running = [lease for lease in leases if lease.state is LeaseState.RUNNING]
-    return {
-        lease.id: ledger.notice(lease, ends_at, now, who=LEADER, why=Code.BUDGET_SPENT.value)
-        for lease, ends_at, _facts in overrun_cuts(ledger.budgets, running, now)
-    }
-
-
-def _remind(ledger: Ledger, leases: Iterable[Lease], now: Instant) -> dict[str, Lease]:
-    """Once for each lease: its end is near. The end itself does not move."""
-    policy, reminded = ledger.policy, {}
-    for lease in leases:
-        pool = charged_pool(policy, lease)
-        notice = policy.session(pool).notice if pool else 0
-        due = (
-            lease.state is LeaseState.RUNNING
-            and lease.noticed_at is None
-            and now < lease.ends_at <= now + notice
-        )
-        if due:
-            reminded[lease.id] = ledger.notice(lease, lease.ends_at, now, who=LEADER, why=ENDS_SOON)
-    return reminded

@@ -148,10 +148,18 @@ def decided(ask: Ask, decision: Wait | Refuse, now: Instant) -> Entry:
 
 
 def ticket_over(
-    ticket: Ticket, why: str, now: Instant, *, who: str = "", facts: Mapping[str, Any] | None = None
+    ticket: Ticket,
+    why: str,
+    now: Instant,
+    *,
+    who: str = "",
+    facts: Mapping[str, Any] | None = None,
+    successor: str | None = None,
 ) -> Entry:
-    """A ticket's end, told under its id."""
-    ended = {"over": True, "facts": plain(facts or {})}
+    """A ticket's end, told under its id; `successor` is the ticket under which the person waits on."""
+    ended: dict[str, Any] = {"over": True, "facts": plain(facts or {})}
+    if successor is not None:
+        ended["ticket"] = successor
     return _told(ticket.ask, now, ticket.id, why, ended, who=who)
 
 

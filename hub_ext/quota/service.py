@@ -399,7 +399,7 @@ def _rewrite_tickets(
             TicketEnd.TURN if ticket.id in goes_on else TicketEnd.REPLACED,
             now,
             who=ticket.ask.person,
-            facts={"ticket": waiting.id} if waiting is not None else {},
+            successor=waiting.id if waiting is not None else None,
         )
         for ticket in over
     ]

@@ -107,6 +107,8 @@ class ObedientHub:
         self.leases: dict[tuple[str, str], str] = {}
         self.asked: list[tuple[str, str]] = []
         self.started: list[tuple[str, str]] = []
+        self.options: list[dict[str, Any]] = []
+        """With what each of them was started."""
         self.looks = 0
         self.when_asked: Callable[[], object] = lambda: None
         """What happens while it stops a server."""
@@ -126,6 +128,7 @@ class ObedientHub:
 
     def start(self, person: str, server: str, options: Mapping[str, Any] | None = None) -> None:
         self.started.append((person, server))
+        self.options.append(dict(options or {}))
 
 
 class RefusingHub(ObedientHub):

@@ -103,8 +103,8 @@ class Centre:
         self.clock.at += after
         return self.clockwork.tick()
 
-    def another_clock(self, name: str = "another", **parts: Any) -> Clockwork:
-        parts = {"world": self.world, "servers": self.hub} | parts
+    def another_clock(self, name: str = "another", **more: Any) -> Clockwork:
+        parts: dict[str, Any] = {"world": self.world, "servers": self.hub, "starts_seconds": None, **more}
         return Clockwork(self.admission, holder=name, **parts)
 
     # -- what there is --------------------------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def new_centre(database: Database, store: SqlStore) -> Centre:
     clock, world = HandClock(START), ObedientWorld()
     hub = ObedientHub(world)
     admission = Admission(store, clock)
-    clockwork = Clockwork(admission, world, hub, holder="first")
+    clockwork = Clockwork(admission, world, hub, holder="first", starts_seconds=None)
     centre = Centre(store, database, clock, admission, world, hub, clockwork)
     centre.load(POLICY)
     return centre
@@ -175,7 +175,7 @@ class Copy:
             copied.backup(now)
         clock, world, hub = deepcopy(self._parts)
         admission = Admission(self.centre.store, clock)
-        clockwork = Clockwork(admission, world, hub, holder="first")
+        clockwork = Clockwork(admission, world, hub, holder="first", starts_seconds=None)
         return Centre(self.centre.store, self.centre.database, clock, admission, world, hub, clockwork)
 
 

@@ -1,0 +1,100 @@
+"""Hours and notices: charges what was seen alive, cuts what has used its hours up, and reminds of ends that are near.
+
+Looked for in the clock's picture; written for those leases alone that are due, as they stand in the database then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from hub_ext.core.clock import MINUTE, Instant
+from hub_ext.core.decision import Code
+from hub_ext.desk.picture import Picture
+from hub_ext.quota.booking import loaded
+from hub_ext.quota.budget import Budgets
+from hub_ext.quota.ledger import Ledger, charged_pool
+from hub_ext.quota.model import Lease, LeaseState, Policy
+from hub_ext.quota.overrun import overrun_cuts
+from hub_ext.quota.ports import Transaction
+
+CHARGE_AFTER: Final = MINUTE
+"""Running leases are charged about this often; the ledger's slices are never longer than five minutes."""
+CHARGES_AT_ONCE: Final = 500
+"""What was started together would else be charged together for ever, and make one tick in thirty a long one."""
+ENDS_SOON: Final = "ends-soon"
+
+
+def due_for_charge(picture: Picture) -> list[Lease]:
+    """Those that ran longest since they were charged."""
+    due = [lease for lease in picture.leases.values() if _uncharged(lease) >= CHARGE_AFTER]
+    return sorted(due, key=lambda lease: (lease.charged_until, lease.id))[:CHARGES_AT_ONCE]
+
+
+def charge(txn: Transaction, due: Sequence[Lease]) -> list[Lease]:
+    """Each up to when it was last seen."""
+    seen = {lease.id: lease.seen_at for lease in due}
+    leases = [
+        replace(lease, seen_at=max(lease.seen_at or 0, seen[lease.id] or 0))
+        for lease in txn.leases_by_id(seen)
+        if lease.live and lease.started_at is not None
+    ]
+    ledger = _ledger(txn, leases)
+    charged = [
+        ledger.accrue(lease, lease.seen_at)
+        for lease in leases
+        if lease.seen_at is not None and _uncharged(lease) >= CHARGE_AFTER
+    ]
+    txn.save(ledger, charged)
+    return charged
+
+
+def due_for_notice(picture: Picture, now: Instant) -> list[Lease]:
+    """Whose hours are used up, and whose end is near."""
+    assert picture.policy is not None
+    running = [lease for lease in picture.leases.values() if lease.state is LeaseState.RUNNING]
+    budgets = Budgets(picture.policy, picture.sums(), picture.grants)
+    cut = [lease for lease, _ends_at, _facts in overrun_cuts(budgets, running, now)]
+    return [*cut, *(lease for lease in running if _ends_soon(picture.policy, lease, now))]
+
+
+def give_notice(txn: Transaction, due: Iterable[Lease], now: Instant, who: str) -> list[Lease]:
+    """Tell them; returns those whose end moved."""
+    leases = {
+        lease.id: lease
+        for lease in txn.leases_by_id(lease.id for lease in due)
+        if lease.state is LeaseState.RUNNING
+    }
+    ledger = _ledger(txn, leases.values())
+    cuts = overrun_cuts(ledger.budgets, list(leases.values()), now)
+    cut = {
+        lease.id: ledger.notice(lease, ends_at, now, who=who, why=Code.BUDGET_SPENT.value)
+        for lease, ends_at, _facts in cuts
+    }
+    reminded = {
+        lease.id: ledger.notice(lease, lease.ends_at, now, who=who, why=ENDS_SOON)
+        for lease in (leases | cut).values()
+        if _ends_soon(txn.policy, lease, now)
+    }
+    txn.save(ledger, (cut | reminded).values())
+    return list(cut.values())
+
+
+def _ledger(txn: Transaction, leases: Iterable[Lease]) -> Ledger:
+    found = list(leases)
+    return txn.ledger(loaded(txn.policy, found), {lease.person for lease in found})
+
+
+def _uncharged(lease: Lease) -> int:
+    if lease.seen_at is None or lease.started_at is None:
+        return 0
+    return lease.seen_at - lease.charged_until
+
+
+def _ends_soon(policy: Policy, lease: Lease, now: Instant) -> bool:
+    """Once for each lease. The end itself does not move."""
+    if lease.noticed_at is not None or lease.ends_at <= now:
+        return False
+    pool = charged_pool(policy, lease)
+    return pool is not None and lease.ends_at <= now + policy.session(pool).notice

@@ -1,0 +1,196 @@
+"""Does in the ledger what a plan says, in one booking transaction; what has to follow in the world comes after it.
+
+A plan was made from a picture that may be a moment old. So each of its parts is looked at again here: a turn is decided
+once more, and what changed meanwhile is left for the next plan.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from hub_ext.core.clock import Instant
+from hub_ext.core.decision import Admit, Refuse
+from hub_ext.core.people import Person
+from hub_ext.quota.booking import Options, book, loaded, path_of, people_of, ticket_over, with_devices
+from hub_ext.quota.codes import TicketEnd
+from hub_ext.quota.ledger import Ledger
+from hub_ext.quota.model import SERVER, Lease, LeaseState, Node, Outlook, Ticket
+from hub_ext.quota.plan import Plan, Turn
+from hub_ext.quota.policy import Snapshot, decide
+from hub_ext.quota.ports import Transaction
+from hub_ext.quota.simulate import plain
+
+
+@dataclass
+class Enacted:
+    """What was written: the servers to start now, with what was chosen, and how tickets stand."""
+
+    starts: list[tuple[Lease, Options]] = field(default_factory=list)
+    noticed: list[Lease] = field(default_factory=list)
+    withdrawn: list[Lease] = field(default_factory=list)
+    dropped: list[Ticket] = field(default_factory=list)
+    outlooks: dict[str, Outlook] = field(default_factory=dict)
+
+
+def anything_to_do(plan: Plan, tickets: dict[str, Ticket]) -> bool:
+    return bool(
+        plan.turns or plan.dropped or plan.notices or plan.withdrawn or changed_outlooks(plan, tickets)
+    )
+
+
+def changed_outlooks(plan: Plan, tickets: dict[str, Ticket]) -> dict[str, Outlook]:
+    """Those that are not written down yet."""
+    changed = {}
+    for ticket_id, outlook in plan.outlooks.items():
+        before = tickets[ticket_id].outlook if ticket_id in tickets else None
+        if before is None or not _same(before, outlook):
+            changed[ticket_id] = replace(outlook, facts=plain(outlook.facts))
+    return changed
+
+
+def _same(before: Outlook, outlook: Outlook) -> bool:
+    """What is read from the database has its times as text."""
+    return (
+        (before.code, before.place, before.eta, before.reclaims)
+        == (outlook.code, outlook.place, outlook.eta, outlook.reclaims)
+    ) and before.facts == plain(outlook.facts)
+
+
+def enact(txn: Transaction, plan: Plan, tickets: dict[str, Ticket], now: Instant, who: str) -> Enacted:
+    """`tickets` as the plan saw them."""
+    return _Enacting(txn, plan, tickets, now, who).enact()
+
+
+class _Enacting:
+    def __init__(
+        self, txn: Transaction, plan: Plan, tickets: dict[str, Ticket], now: Instant, who: str
+    ) -> None:
+        self.txn, self.plan, self.now, self.who = txn, plan, now, who
+        self.seen = tickets
+        touched = [turn.ticket for turn in plan.turns] + [dropped.ticket for dropped in plan.dropped]
+        self.waiting = {ticket.id: ticket for ticket in txn.tickets_by_id(one.id for one in touched)}
+        people = {turn.ticket.ask.person for turn in plan.turns}
+        self.own: dict[str, list[Lease]] = {name: [] for name in people}
+        for lease in txn.live_leases_of(people):
+            self.own[lease.person].append(lease)
+        moved = [notice.lease.id for notice in plan.notices] + [lease.id for lease in plan.withdrawn]
+        self.moved = {lease.id: lease for lease in txn.leases_by_id(moved) if lease.live}
+        self.ledger = self._load(people)
+        self.saved: dict[str, Lease] = {}
+        self.booked: list[Lease] = []
+        self.done = Enacted()
+
+    def _load(self, people: set[str]) -> Ledger:
+        pools = {name for turn in self.plan.turns for name in path_of(self.txn.policy, turn.ticket.ask.pool)}
+        moved = self.moved.values()
+        return self.txn.ledger(
+            pools | loaded(self.txn.policy, moved), people | {lease.person for lease in moved}
+        )
+
+    def enact(self) -> Enacted:
+        # 1. What waiting cannot cure any more.
+        for dropped in self.plan.dropped:
+            if (ticket := self.waiting.get(dropped.ticket.id)) is not None:
+                self._drop(ticket, dropped.decision)
+        # 2. Whose turn has come, in their order.
+        people = people_of(self.txn, [turn.ticket for turn in self.plan.turns])
+        for turn in self.plan.turns:
+            self._book(turn, people)
+        # 3. Notices, and those that nobody needs any more.
+        for notice in self.plan.notices:
+            self._take_back(notice.lease.id, notice.ends_at, notice.ticket)
+        for lease in self.plan.withdrawn:
+            self._withdraw(lease.id)
+        # 4. How the others stand.
+        over = {ticket.id for ticket in self.done.dropped}
+        booked = {lease.id for lease, _ in self.done.starts}
+        changed = changed_outlooks(self.plan, self.seen)
+        self.done.outlooks = {key: look for key, look in changed.items() if key not in over | booked}
+        self.txn.put_outlooks(self.done.outlooks)
+        self.txn.save(self.ledger, self.saved.values())
+        return self.done
+
+    # -- the parts ----------------------------------------------------------------------------------------------------
+
+    def _drop(self, ticket: Ticket, decision: Refuse) -> None:
+        facts = {"verdict": "refuse", **decision.facts}
+        self.ledger.entries.append(
+            ticket_over(ticket, decision.code.value, self.now, who=self.who, facts=facts)
+        )
+        self.txn.drop_tickets([ticket.id])
+        self.done.dropped.append(ticket)
+
+    def _book(self, turn: Turn, people: dict[str, Person]) -> None:
+        ticket, ask = self.waiting.get(turn.ticket.id), turn.ask
+        if ticket is None or ticket.ask != turn.ticket.ask:
+            return
+        own = self.own[ask.person]
+        if any(held.id == ask.id or (held.kind, held.server) == (ask.kind, ask.server) for held in own):
+            return  # two leases for one server there never are
+        snapshot = Snapshot(self.ledger.tree, self.ledger.sums, self.nodes, self.ledger.grants, people, own)
+        decision, devices = with_devices(decide(snapshot, ask, self.now), ask, self.nodes, self._live)
+        if not isinstance(decision, Admit):
+            return
+        lease = book(
+            self.ledger,
+            ask,
+            replace(decision, ends_at=min(decision.ends_at, max(self.now, turn.decision.ends_at))),
+            self.now,
+            devices=devices,
+            options=ticket.options,
+            unclaimed=ask.kind == SERVER,
+            who=self.who,
+        )
+        own.append(lease)
+        self.booked.append(lease)
+        self.saved[lease.id] = lease
+        self._count_down(ticket)
+        if ask.kind == SERVER:
+            self.done.starts.append((lease, ticket.options))
+
+    def _count_down(self, ticket: Ticket) -> None:
+        if ticket.wanted > 1:
+            left = replace(ticket, wanted=ticket.wanted - 1, booked=ticket.booked + 1)
+            self.waiting[ticket.id] = left
+            self.txn.put_tickets([left])
+            return
+        del self.waiting[ticket.id]
+        self.ledger.entries.append(ticket_over(ticket, TicketEnd.TURN, self.now, who=self.who))
+        self.txn.drop_tickets([ticket.id])
+
+    def _take_back(self, lease_id: str, ends_at: Instant, ticket: str) -> None:
+        lease = self.moved.get(lease_id)
+        may_be = (
+            lease is not None
+            and not lease.guaranteed
+            and lease.noticed_for is None
+            and lease.state in (LeaseState.BOOKED, LeaseState.RUNNING)
+        )
+        if lease is None or not may_be or self.txn.ticket(ticket) is None:
+            return
+        noticed = self.ledger.take_back(lease, max(ends_at, self.now), ticket, self.now, who=self.who)
+        self.saved[lease_id] = noticed
+        self.done.noticed.append(noticed)
+
+    def _withdraw(self, lease_id: str) -> None:
+        lease = self.moved.get(lease_id)
+        if lease is None or lease.noticed_for is None or lease.state is LeaseState.ENDING:
+            return
+        withdrawn = self.ledger.withdraw(lease, self.now, who=self.who)
+        if withdrawn is not lease:
+            self.saved[lease_id] = withdrawn
+            self.done.withdrawn.append(withdrawn)
+
+    # -- read once, and only where it is asked for ----------------------------------------------------------------------
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...] | None:
+        return self.txn.nodes()
+
+    @cached_property
+    def _all_live(self) -> list[Lease]:
+        return self.txn.live_leases()
+
+    def _live(self) -> list[Lease]:
+        return [*self._all_live, *self.booked]
