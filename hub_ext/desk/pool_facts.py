@@ -29,13 +29,13 @@ MOST_REQUESTS: Final = 50
 class ResourceUse:
     """One resource of one pool with everything below it, in base units.
 
-    `borrowed` is used beyond the pool's own quota, `lent` what others have of it; `g` is held under the guarantee that
-    the pool itself states.
+    `quota` is the pool's with all below it; None where none of them states the resource, so that what they use counts
+    against the quota of a pool above, `home`. `borrowed` is used beyond the quota, `lent` what others have of it.
     """
 
     resource: str
-    nominal: int
-    quota: int
+    home: str | None
+    quota: int | None
     used: int
     borrowed: int
     lent: int
@@ -134,6 +134,10 @@ def _use(ledger: Ledger, pool: str, depth: int, lent: Sequence[Lending]) -> Pool
         stated = any(resource in policy.pools[name].quota for name in below)
         if not (stated or held["used"]):
             continue
+        home = policy.home(pool, resource)
+        if not stated:
+            found.append(ResourceUse(resource, home, None, held["used"], 0, 0, held["available"]))
+            continue
         given = sum(
             one.amounts.get(resource, 0) * one.count
             for one in lent
@@ -143,7 +147,7 @@ def _use(ledger: Ledger, pool: str, depth: int, lent: Sequence[Lending]) -> Pool
         found.append(
             ResourceUse(
                 resource,
-                held["nominal"],
+                home,
                 held["subtree"],
                 held["used"],
                 held["over"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
@@ -143,11 +143,15 @@ def _line(facts: HoursFacts, request: HoursRequest, titles: Titles, say: Speaker
         answer=request.answer,
         granted=_granted(facts, request, say),
         withdrawable=request.state is RequestState.OPEN and request.made_by == me,
-        budget=None if state is None else budget_line(state, titles, facts.now, say),
+        budget=None if state is None else _as_it_stands(state, titles, facts, say),
         hours=hours_number(request.units),
         last=day_before(request.until, facts.policy).isoformat(),
         grantable=is_open(request, facts.now) and state is not None,
     )
+
+
+def _as_it_stands(state: BudgetState, titles: Titles, facts: HoursFacts, say: Speaker) -> BudgetLine:
+    return replace(budget_line(state, titles, facts.now, say), title=say("As it stands now"))
 
 
 def _chip(facts: HoursFacts, request: HoursRequest, say: Speaker) -> Chip:

@@ -134,7 +134,7 @@ def pool_page(facts: PoolFacts, say: Speaker, page: int = 1) -> PoolPage:
                 line.pool,
                 say.text(titles[line.pool], line.pool),
                 line.depth,
-                tuple(_use(one, say) for one in _gpus_first(line.resources)),
+                tuple(_use(one, titles, say) for one in _gpus_first(line.resources)),
             )
             for line in facts.tree
         ),
@@ -177,8 +177,13 @@ def _gpus_first(uses: Sequence[ResourceUse]) -> list[ResourceUse]:
     return sorted(uses, key=lambda one: (not is_gpu(one.resource), one.resource))
 
 
-def _use(one: ResourceUse, say: Speaker) -> UseLine:
+def _use(one: ResourceUse, titles: Titles, say: Speaker) -> UseLine:
     """What is used of the quota, what is borrowed beyond it, what others have of the idle rest."""
+    detail = say("{amount} more could be started now", amount=_count(one, max(0, one.available), say))
+    if one.quota is None:
+        home = say.text(titles.get(one.home or "", {}), one.home or "")
+        text = say("{amount} in use, of {pool}", amount=_count(one, one.used, say), pool=home)
+        return UseLine(say.resource(one.resource), text, detail, (), None)
     whole = max(one.quota, one.used, 1)
     own = one.used - one.borrowed
     told = [say("{used} of {quota} in use", used=_count(one, own, say), quota=_count(one, one.quota, say))]
@@ -186,7 +191,6 @@ def _use(one: ResourceUse, say: Speaker) -> UseLine:
         told.append(say("{amount} borrowed", amount=_count(one, one.borrowed, say)))
     if one.lent:
         told.append(say("{amount} lent", amount=_count(one, one.lent, say)))
-    detail = say("{amount} more could be started now", amount=_count(one, max(0, one.available), say))
     return UseLine(
         resource=say.resource(one.resource),
         text=" · ".join(told),
