@@ -103,7 +103,7 @@ class _Days:
     wanted: Reservation
     now: Instant
     kept: list[_Load] = field(default_factory=list)
-    """Reservations and guaranteed leases."""
+    """Reservations, guaranteed leases, and what is ending but not yet seen gone."""
     borrowed: list[_Load] = field(default_factory=list)
     starts: list[Instant] = field(default_factory=list)
 
@@ -113,9 +113,9 @@ class _Days:
             self.starts.append(other.start)
         for lease in self.picture.leases:
             pool = charged_pool(self.policy, lease)
-            if pool is None or self.policy.root(pool) != self.root or not _runs_on(lease):
+            if pool is None or self.policy.root(pool) != self.root or not lease.live:
                 continue
-            loads = self.kept if lease.guaranteed else self.borrowed
+            loads = self.kept if lease.guaranteed or lease.state is LeaseState.ENDING else self.borrowed
             loads.extend(self._loads(lease, pool))
 
     @property
@@ -183,6 +183,7 @@ class _Days:
                 load.amounts.get(resource, 0)
                 for load in self.kept
                 if load.at(time) and self.policy.home(load.pool, resource) == home
+                if load.lease is None or load.lease.guaranteed
             )
             if drawn + amount > self.policy.nominal(home, resource):
                 beyond[resource] = amount
@@ -293,7 +294,3 @@ class _Days:
         length = wanted.end - wanted.start
         moved = (replace(wanted, start=start, end=start + length) for start in starts)
         return next((one.start for one in moved if self.check(one) is not None), None)
-
-
-def _runs_on(lease: Lease) -> bool:
-    return lease.live and lease.state is not LeaseState.ENDING

@@ -49,6 +49,8 @@ _LIVING = st.one_of(
     st.tuples(st.just("come"), sessions, which),
     st.tuples(st.just("workshop"), windows, st.lists(sessions, min_size=1, max_size=3)),
     st.tuples(st.just("cancel"), which),
+    st.tuples(st.just("extend"), which, st.sampled_from([1, 60, 300])),
+    st.tuples(st.just("sooner"), which, st.sampled_from([20, 40, 60])),
 )
 crowds = st.lists(
     st.tuples(
@@ -68,11 +70,12 @@ late_windows = st.builds(
 reserving_lives = st.tuples(crowds, st.lists(_LIVING, min_size=4, max_size=14)).map(
     lambda parts: parts[0] + parts[1]
 )
-meddled_reserving_lives = st.lists(
-    st.one_of(_LIVING, _LIVING, _LIVING, meddling(), st.tuples(st.just("outside"), asks, which)),
-    min_size=6,
-    max_size=16,
+_meddling = st.one_of(
+    _LIVING, _LIVING, meddling(), st.tuples(st.just("outside"), st.one_of(sessions, asks), which)
 )
+meddled_reserving_lives = st.tuples(
+    crowds, st.lists(st.tuples(st.just("reserve"), windows), max_size=2), st.lists(_meddling, max_size=14)
+).map(lambda parts: parts[0] + parts[1] + parts[2])
 
 
 def _one_tree(document: dict[str, Any]) -> dict[str, Any]:
@@ -159,6 +162,10 @@ class CalendarLife(Life):
             for wish in wishes:
                 if name in self.reservations:
                     self._come(wish, list(self.reservations).index(name))
+
+    def _sooner(self, which: int, minutes: int) -> None:
+        """A notice that leaves this much time."""
+        self._notice(which, minutes)
 
     def _outside(self, ask: Ask, number: int) -> None:
         """A fact that belongs to a reservation, whether or not that holds so much or has begun."""
