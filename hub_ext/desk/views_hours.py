@@ -84,7 +84,10 @@ def hours_page(facts: HoursFacts, say: Speaker, written: Written | None = None) 
     written = written or Written()
     zone_now = facts.policy.local(facts.now).date()
     return HoursPage(
-        choices=tuple(_choice(state, titles, written, say) for state in facts.choices),
+        choices=tuple(
+            _choice(state, titles, written, say)
+            for state in sorted(facts.choices, key=lambda state: not state.of.person)  # one's own first
+        ),
         mine=tuple(_line(facts, one, titles, say) for one in facts.mine),
         to_answer=tuple(_line(facts, one, titles, say) for one in facts.to_answer),
         answered=tuple(_line(facts, one, titles, say) for one in facts.answered),
