@@ -43,6 +43,8 @@ CLUSTER_KINDS = (
     "ValidatingAdmissionPolicyBinding",
 )
 KINDS = ("Role", "RoleBinding", "NetworkPolicy", "ConfigMap")
+FORMER = ("deployment/clock", "serviceaccount/clock")
+"""What earlier versions ran in hangang-system and this one does not: the clock runs in the desk."""
 
 Object = dict[str, Any]
 
@@ -313,7 +315,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 def renew_policy(kubectl: Callable[..., str], digest: str | None) -> None:
     """Touch the pods that mount the policy: the kubelet then renews the file at once, and not at its next round."""
     if digest is not None:
-        for name in ("clock", "hub"):
+        for name in ("desk", "hub"):
             kubectl(
                 "annotate",
                 "pods",
@@ -327,8 +329,11 @@ def renew_policy(kubectl: Callable[..., str], digest: str | None) -> None:
 def remove_what_is_no_more(kubectl: Kubectl, objects: list[Object]) -> None:
     """Rights and rules that earlier versions had, and ConfigMaps that no pod mounts any more: `apply` leaves them.
 
-    What runs, claims and Secrets are never removed here.
+    Claims and Secrets are never removed here, and of what runs only what is known to be of an earlier version.
     """
+    for name in FORMER:
+        if removed := kubectl("delete", name, f"--namespace={SYSTEM}", "--ignore-not-found"):
+            say(removed.strip())
     wanted = {(one["kind"], one["metadata"]["name"]) for one in objects}
     for kinds, where in ((CLUSTER_KINDS, None), (KINDS, SYSTEM), (KINDS, USERS)):
         place = [f"--namespace={where}"] if where else []

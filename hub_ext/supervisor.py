@@ -284,7 +284,7 @@ class Supervisor:
                 f"Stop what uses it, or remove {self.state / 'secrets.json'} to choose anew.",
             ),
             (
-                secrets.desk_port,
+                self.factory.desk_address()[1],
                 f"Stop what uses it, or remove {self.state / 'secrets.json'} to choose anew.",
             ),
         ):

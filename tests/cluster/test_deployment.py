@@ -221,7 +221,7 @@ def provider(
         cluster.kubectl(
             "set", "env", "deployment/hub", f"HUB_OIDC_CLIENT_SECRET={secret}", f"--namespace={SYSTEM}"
         )
-        for part in ("hub", "clock"):
+        for part in ("hub", "desk"):
             cluster.kubectl("rollout", "restart", f"deployment/{part}", f"--namespace={SYSTEM}")
             cluster.kubectl(
                 "rollout",
@@ -236,7 +236,7 @@ def provider(
         one.stop()
         cluster.kubectl("set", "env", "deployment/hub", "HUB_OIDC_CLIENT_SECRET-", f"--namespace={SYSTEM}")
         hub.deploy("local")
-        for part in ("hub", "clock"):
+        for part in ("hub", "desk"):
             cluster.kubectl("rollout", "restart", f"deployment/{part}", f"--namespace={SYSTEM}")
             cluster.kubectl(
                 "rollout",

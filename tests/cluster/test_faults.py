@@ -1,6 +1,6 @@
 """Things that break while many people start: nothing is lost, and every lease stays one to one with a pod.
 
-Servers are pods on pretended nodes, ready three seconds after they got theirs; hub, proxy, clock and control plane are
+Servers are pods on pretended nodes, ready three seconds after they got theirs; hub, proxy, desk and control plane are
 real.
 """
 
@@ -212,7 +212,7 @@ def test_pods_that_somebody_made_by_hand(people: Crowd, cluster: Cluster) -> Non
     wait_for(lambda: cluster.get("pod", "forged", namespace) is None, "the forged one is ended", 60)
     assert cluster.get("pod", "stranger", namespace) is not None
     assert people.hub.leases() == []
-    assert "stranger" in people.hub.log("clock"), "operators are told"
+    assert "stranger" in people.hub.log("desk"), "operators are told"
     cluster.delete("pod", "stranger", namespace)
 
 

@@ -25,7 +25,7 @@ def hub(cluster: Cluster, namespace: str, tmp_path: Path) -> Iterator[KubeHub]:
         one.start()
         yield one
     finally:
-        for name in ("hub", "clock"):
+        for name in ("hub", "desk"):
             print(f"--- {name}.log\n{one.log(name)[-5000:]}")
         one.stop(servers=False)
 

@@ -29,7 +29,7 @@ from tests.support.wall import (
 
 pytestmark = pytest.mark.cluster
 
-ACCOUNTS = {"hub": SYSTEM, "clock": SYSTEM, "default": USERS}
+ACCOUNTS = {"hub": SYSTEM, "desk": SYSTEM, "default": USERS}
 """Service accounts and their namespaces; `default` is the one that people's pods run as."""
 
 
@@ -245,21 +245,21 @@ def test_with_the_wall_off_an_administrator_makes_pods_and_with_it_on_again_not(
 
 
 @pytest.fixture(scope="module")
-def no_clock(admin: Account) -> Iterator[None]:
-    """Where a hub is deployed its clock is away: it would soon end a pod whose lease it does not know."""
-    clock = ("deployment/clock", f"--namespace={SYSTEM}")
-    replicas = admin.do("get", *clock, "--ignore-not-found", "--output=jsonpath={.spec.replicas}").strip()
+def no_desk(admin: Account) -> Iterator[None]:
+    """Where a hub is deployed its desk is away: it would soon end a pod whose lease it does not know."""
+    desk = ("deployment/desk", f"--namespace={SYSTEM}")
+    replicas = admin.do("get", *desk, "--ignore-not-found", "--output=jsonpath={.spec.replicas}").strip()
     if replicas:
-        admin.do("scale", *clock, "--replicas=0")
-        pods = ("pods", f"--namespace={SYSTEM}", "--selector=app.kubernetes.io/name=clock")
+        admin.do("scale", *desk, "--replicas=0")
+        pods = ("pods", f"--namespace={SYSTEM}", "--selector=app.kubernetes.io/name=desk")
         admin.do("wait", "--for=delete", *pods, "--timeout=50s")
     yield
     if replicas:
-        admin.do("scale", *clock, f"--replicas={replicas}")
+        admin.do("scale", *desk, f"--replicas={replicas}")
 
 
 @pytest.fixture
-def real_pod(admin: Account, hub: Account, no_clock: None) -> Iterator[str]:
+def real_pod(admin: Account, hub: Account, no_desk: None) -> Iterator[str]:
     """Really made by the hub's account; no node takes it, so nothing runs."""
     name = f"wall-test-{secrets.token_hex(3)}"
     hub.do("create", "--filename=-", given=json.dumps(pod(name)))
@@ -302,13 +302,13 @@ def test_other_marks_of_a_pod_may_change(admin: Account, real_pod: str) -> None:
     admin.do("label", "pod", real_pod, "seen-by=operator", where)
 
 
-def test_the_clock_ends_what_the_hub_made_and_makes_nothing(
+def test_the_desk_ends_what_the_hub_made_and_makes_nothing(
     accounts: dict[str, Account], real_pod: str
 ) -> None:
-    clock = accounts["clock"]
-    assert 'cannot create resource "pods"' in clock.refusal(pod("by-the-clock"))
-    clock.do("delete", "pod", real_pod, f"--namespace={USERS}", "--grace-period=0", "--force")
-    assert clock.do("get", "pod", real_pod, f"--namespace={USERS}", "--ignore-not-found") == ""
+    desk = accounts["desk"]
+    assert 'cannot create resource "pods"' in desk.refusal(pod("by-the-desk"))
+    desk.do("delete", "pod", real_pod, f"--namespace={USERS}", "--grace-period=0", "--force")
+    assert desk.do("get", "pod", real_pod, f"--namespace={USERS}", "--ignore-not-found") == ""
 
 
 # -- who may do what ---------------------------------------------------------------------------------------------
@@ -323,7 +323,7 @@ MAY = {
         *((verb, "persistentvolumeclaims", USERS) for verb in ("get", "list", "create")),
         *((verb, "events", USERS) for verb in ("get", "list", "watch")),
     },
-    "clock": {
+    "desk": {
         ("delete", "pods", USERS),
         # What is not ours takes room on the nodes as well.
         *((verb, "pods", namespace) for verb in READ for namespace in NAMESPACES),
@@ -365,5 +365,5 @@ def test_what_is_forbidden_is_really_refused(accounts: dict[str, Account], name:
     assert (
         'cannot list resource "secrets"' in account.attempt("get", "secrets", f"--namespace={USERS}").stderr
     )
-    if name != "clock":
+    if name != "desk":
         assert 'cannot list resource "pods"' in account.attempt("get", "pods", f"--namespace={SYSTEM}").stderr

@@ -121,7 +121,7 @@ def test_what_a_rollout_waits_for_is_said_in_words(pods: list[dict[str, Any]], w
 def test_a_new_image_under_an_old_name_changes_the_pods_that_use_it_and_no_others() -> None:
     objects = built("local")
     mark_images(objects, {"hangang/hub:dev": "sha256:aa"})
-    for name in ("hub", "clock"):
+    for name in ("hub", "desk"):
         template = only(objects, "Deployment", name)["spec"]["template"]
         assert template["metadata"]["annotations"] == {IMAGE_ANNOTATION: "sha256:aa"}
     for kind, name in (("Deployment", "proxy"), ("StatefulSet", "postgres")):

@@ -86,7 +86,7 @@ def test_every_container_says_what_it_needs(overlay: str) -> None:
 
 
 @overlays
-def test_only_hub_and_clock_hold_a_token_of_the_api_server(overlay: str) -> None:
+def test_only_hub_and_desk_hold_a_token_of_the_api_server(overlay: str) -> None:
     holders = {
         name
         for name, spec in workloads(built(overlay))
@@ -96,7 +96,7 @@ def test_only_hub_and_clock_hold_a_token_of_the_api_server(overlay: str) -> None
     without = {
         name for name, spec in workloads(built(overlay)) if spec.get("automountServiceAccountToken") is False
     }
-    assert holders == {"hub", "clock"}
+    assert holders == {"hub", "desk"}
     assert holders | without == {name for name, _ in workloads(built(overlay))}
 
 
@@ -126,7 +126,7 @@ def test_a_changed_policy_restarts_nothing_and_other_documents_do(overlay: str) 
     for document in set(DOCUMENTS) - {"hub-policy"}:
         assert re.fullmatch(rf"{document}-[a-z0-9]{{10}}", maps[document])
     for name, spec in workloads(built(overlay)):
-        if name in ("hub", "clock"):
+        if name in ("hub", "desk"):
             mounted = {volume["configMap"]["name"] for volume in spec["volumes"] if "configMap" in volume}
             assert mounted == set(maps.values()), name
 
@@ -167,7 +167,7 @@ def test_mounts_are_where_the_settings_look(overlay: str) -> None:
         settings["secrets_file"].split("/")[0],
     }
     for name, spec in workloads(built(overlay)):
-        if name in ("hub", "clock"):
+        if name in ("hub", "desk"):
             for container in containers(spec):
                 paths = {mount["mountPath"] for mount in container["volumeMounts"]}
                 assert {f"/etc/hangang/{folder}" for folder in named} <= paths
@@ -201,7 +201,12 @@ def test_production_has_the_sites_values_in_every_place() -> None:
 
 @overlays
 def test_each_service_finds_the_pods_it_is_named_for(overlay: str) -> None:
-    want = {("hub", 8081, "hub"), ("proxy-api", 8001, "proxy"), ("proxy-public", 80, "proxy")}
+    want = {
+        ("hub", 8081, "hub"),
+        ("desk", 8085, "desk"),
+        ("proxy-api", 8001, "proxy"),
+        ("proxy-public", 80, "proxy"),
+    }
     if overlay == "local":
         want.add(("postgres", 5432, "postgres"))
     found = set()
@@ -237,13 +242,13 @@ def test_rights_are_listed_one_by_one_and_none_reads_secrets_or_enters_pods(over
 def test_rights_over_pods_end_at_the_namespace_of_people(overlay: str) -> None:
     for role in of_kind(built(overlay), "Role", "RoleBinding"):
         assert role["metadata"]["namespace"] == "hangang-users"
-    # Beyond it there is only the clock's look at what takes room on the nodes.
+    # Beyond it there is only the desk's look at what takes room on the nodes.
     (inventory,) = of_kind(built(overlay), "ClusterRole")
     assert inventory["rules"] == [
         {"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["get", "list", "watch"]}
     ]
     (binding,) = of_kind(built(overlay), "ClusterRoleBinding")
-    assert [subject["name"] for subject in binding["subjects"]] == ["clock"]
+    assert [subject["name"] for subject in binding["subjects"]] == ["desk"]
 
 
 # -- the wall and the network --------------------------------------------------------------------------------------
@@ -322,10 +327,10 @@ def test_servers_reach_the_internet_and_nothing_private(address: str, want_open:
     assert opened == want_open
 
 
-def test_the_database_of_a_trial_is_reached_by_hub_and_clock_only() -> None:
+def test_the_database_of_a_trial_is_reached_by_hub_and_desk_only() -> None:
     policy = only(built("local"), "NetworkPolicy", "postgres")["spec"]
     [rule] = policy["ingress"]
     [peer] = rule["from"]
-    assert peer["podSelector"]["matchExpressions"][0]["values"] == ["hub", "clock"]
+    assert peer["podSelector"]["matchExpressions"][0]["values"] == ["hub", "desk"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert "egress" not in policy

@@ -194,7 +194,7 @@ def crowd(
                     assert added.status_code in (201, 409), added.text
                 yield Crowd(hub, names, client)
         finally:
-            for name in ("hub", "clock"):
+            for name in ("hub", "desk"):
                 print(f"--- {name}.log\n{hub.log(name)[-4000:]}")
             hub.stop(servers=False)
             cluster.attempt(

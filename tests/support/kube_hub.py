@@ -1,4 +1,4 @@
-"""A hub on this machine whose servers are pods of a real cluster: hub, proxy and clock as the embedded hub has them."""
+"""A hub on this machine whose servers are pods of a real cluster: hub, proxy and desk as the embedded hub has them."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ class KubeHub(EmbeddedHub):
     """Over the settings below."""
     hub_port: int = field(default_factory=free_port)
     proxy_api_port: int = field(default_factory=free_port)
+    desk_port: int = field(default_factory=free_port)
 
     @classmethod
     def make(cls, folder: Path, cluster: Cluster, namespace: str, **more: Any) -> KubeHub:
@@ -44,6 +45,8 @@ class KubeHub(EmbeddedHub):
             "hub_url": f"http://{GATEWAY}:{hub.hub_port}",
             "hub_port": hub.hub_port,
             "proxy_api_url": f"http://127.0.0.1:{hub.proxy_api_port}",
+            "desk_url": f"http://{GATEWAY}:{hub.desk_port}",
+            "desk_port": hub.desk_port,
             "image": NOTEBOOK_IMAGE,
             "home": {"size": "1Gi"},
             "scratch": "1Gi",
