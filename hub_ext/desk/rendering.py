@@ -125,7 +125,10 @@ def _csrf_field(visitor: Visitor | None) -> Markup:
 def _languages(request: Request, current: Language) -> list[tuple[Language, str, str, bool]]:
     """Each language with its own name, the address that switches to it, and whether it is the page's."""
     query = urlencode(parse_qsl(request.url.query, keep_blank_values=True))
-    here = quote(request.url.path + (f"?{query}" if query else ""), safe="")
+    address = request.url.path + (f"?{query}" if query else "")
+    if request.url.path == f"{PREFIX}/oauth_callback":
+        address = f"{PREFIX}/mine"  # what stands in that address is good once, and nobody else's to see
+    here = quote(address, safe="")
     return [
         (
             language,

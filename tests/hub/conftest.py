@@ -13,7 +13,7 @@ from tests.support.hub import EmbeddedHub
 
 def _dump(hub: EmbeddedHub) -> None:
     """What went wrong is in the logs: pytest shows this beside a failure."""
-    for name in ("hub", "clock", "proxy"):
+    for name in ("hub", "desk", "proxy"):
         print(f"--- {name}.log\n{hub.log(name)[-6000:]}")
 
 
