@@ -13,7 +13,15 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.support.browser import chromium, needs_chromium, screenshot_path
 from tests.support.hub import wait_for
-from tests.support.notebook_desk import TOKEN, Notebook, StandInDesk, ends_in, notebook, stand_in_desk
+from tests.support.notebook_desk import (
+    BORROWED,
+    TOKEN,
+    Notebook,
+    StandInDesk,
+    ends_in,
+    notebook,
+    stand_in_desk,
+)
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, needs_chromium]
 
@@ -167,7 +175,7 @@ def test_a_borrowed_server_has_a_quiet_chip(browser: Browser, lab: Notebook, des
         seen.until(seen.chip.is_visible, "the chip")
         expect(seen.chip).to_have_text("◐Borrowed")
         title = seen.chip.get_attribute("title") or ""
-        assert "may be taken back" in title
+        assert BORROWED["en"] in title
         assert "31.5 of 60 GPU-h left this week" in title
         expect(seen.bar).to_be_hidden()
         seen.page.screenshot(path=screenshot_path("lab-borrowed"))

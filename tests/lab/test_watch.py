@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+
+import pytest
 
 from hub_ext.core.errors import HubError
 from hub_ext.notebook.lab.desk import DeskAway, Told
-from hub_ext.notebook.lab.model import Lease
-from hub_ext.notebook.lab.watch import FRESH_SECONDS, PAUSES, LeaseWatch
+from hub_ext.notebook.lab.model import Lease, Notice
+from hub_ext.notebook.lab.watch import BORROWED_SECONDS, CALM_SECONDS, FRESH_SECONDS, PAUSES, LeaseWatch
 from tests.support.fakes import HandClock
 
 WRONG_CLOCK, DESK_TIME = 1_000_000_000, 1_800_000_000
@@ -53,11 +56,39 @@ async def test_many_tabs_ask_once() -> None:
     desk.gate.set()
     assert {known.lease for known in await asyncio.gather(*looks)} == {LEASE}
     steady.at += FRESH_SECONDS - 0.1
-    await watch.look("en")
+    await watch.look("en", anew=True)
     assert desk.asked == ["en"]
     steady.at += 0.1
-    await watch.look("en")
+    await watch.look("en", anew=True)
     assert desk.asked == ["en", "en"]
+
+
+@pytest.mark.parametrize(
+    ("lease", "seconds"),
+    [
+        pytest.param(LEASE, CALM_SECONDS, id="guaranteed, long to go"),
+        pytest.param(replace(LEASE, guaranteed=False), BORROWED_SECONDS, id="borrowed, long to go"),
+        pytest.param(replace(LEASE, ends_at=DESK_TIME + 29 * 60), FRESH_SECONDS, id="not long to go"),
+        pytest.param(replace(LEASE, over=True), FRESH_SECONDS, id="being ended"),
+        pytest.param(
+            replace(LEASE, notice=Notice("taken-back", LEASE.ends_at, "")), FRESH_SECONDS, id="a notice"
+        ),
+        pytest.param(None, FRESH_SECONDS, id="no lease"),
+    ],
+)
+async def test_an_answer_serves_as_long_as_nothing_can_come_in_between(
+    lease: Lease | None, seconds: float
+) -> None:
+    desk = CountingDesk()
+    desk.answer = Told(lease, DESK_TIME)
+    watch, steady = watch_of(desk)
+    await watch.look("en")
+    steady.at += seconds - 0.1
+    await watch.look("en")
+    assert len(desk.asked) == 1
+    steady.at += 0.1
+    await watch.look("en")
+    assert len(desk.asked) == 2
 
 
 async def test_each_language_has_its_own_sentences() -> None:
@@ -100,7 +131,7 @@ async def test_while_the_desk_is_away_the_last_answer_stays_and_it_is_asked_ever
     watch, steady = watch_of(desk)
     await watch.look("en")
     desk.answer = DeskAway("gone")
-    steady.at += FRESH_SECONDS
+    steady.at += CALM_SECONDS
     for pause in (*PAUSES, PAUSES[-1]):
         before = len(desk.asked)
         known = await watch.look("en")

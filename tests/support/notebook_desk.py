@@ -28,6 +28,11 @@ LEASE = "lease-1"
 TOKEN = "token-of-the-server"
 PERSON = "student"
 
+BORROWED = {
+    "en": "Borrowed from Seoul: it may be taken back with 10 min notice.",
+    "ko": "서울에서 빌린 자원: 10분 전에 알린 뒤 회수될 수 있습니다.",
+}
+
 
 def ends_in(**ahead: float) -> datetime:
     return datetime.now(SEOUL).replace(microsecond=0) + timedelta(**ahead)
@@ -68,8 +73,9 @@ class StandInDesk:
             "unclaimed": self.unclaimed,
             "notice": notice,
             "extend": self.extend,
-            "cost": "0.5 GPU-h/hour",
-            "hours": "31.5 of 60 GPU-h left this week",
+            "borrowed": "" if self.guaranteed else BORROWED[language],
+            "cost": {"units_per_second": 500_000, "sentence": "0.5 GPU-h/hour"},
+            "hours": {"sentence": "31.5 of 60 GPU-h left this week"},
         }
 
     def answer(self, method: str, path: str, language: str, body: Mapping[str, Any]) -> tuple[int, Any]:

@@ -43,6 +43,8 @@ class Lease:
     notice: Notice | None = None
     extend_until: Instant | None = None
     """The latest end that an extension could reach; None where the desk names none."""
+    borrowed: str = ""
+    """What borrowing means here, in words."""
     lines: tuple[str, ...] = ()
     """What else is to be known, each a line in words: cost, hours left."""
 
@@ -84,6 +86,7 @@ def _lease(item: Mapping[str, Any]) -> Lease:
         unclaimed=item.get("unclaimed") is not False,
         notice=_notice(item.get("notice"), instant_of(ends)),
         extend_until=_instant(extend.get("until"), "extend.until") if isinstance(extend, Mapping) else None,
+        borrowed=_text(item.get("borrowed")),
         lines=tuple(line for key in ("cost", "hours") if (line := _line(item.get(key)))),
     )
 

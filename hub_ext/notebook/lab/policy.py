@@ -22,6 +22,9 @@ NOTICE_SECONDS: Final = 5
 STALE_AFTER: Final[Seconds] = 60
 """An answer this old says so."""
 
+ENDS_SOON: Final = "ends-soon"
+"""The desk's code for an end that was agreed from the start; all others cut a session short."""
+
 Mood = Literal["off", "quiet", "borrowed", "soon", "notice"]
 
 
@@ -97,7 +100,7 @@ def step_minutes(lease: Lease) -> int:
 
 def _mood(lease: Lease, now: Instant) -> Mood:
     if lease.notice is not None:
-        return "notice"
+        return "soon" if lease.notice.why == ENDS_SOON else "notice"
     if lease.over or _end(lease) - now <= SOON:
         return "soon"
     return "quiet" if lease.guaranteed else "borrowed"
@@ -110,16 +113,17 @@ def _end(lease: Lease) -> Instant:
 def _sentence(lease: Lease, mood: Mood, say: Speaker) -> str:
     if lease.over:
         return say("This server is ending.")
+    if lease.notice is not None and lease.notice.sentence:
+        # The desk knows more about the reason.
+        return lease.notice.sentence
     if mood == "notice":
-        assert lease.notice is not None
-        # The desk's own sentence says for whom.
-        return lease.notice.sentence or say(
-            "This server is taken back at {time}. Save your work.", time=lease.clock
-        )
+        return say("This server is taken back at {time}. Save your work.", time=lease.clock)
     if mood == "soon":
         return say("This server ends at {time}. Save your work.", time=lease.clock)
     if mood == "borrowed":
-        return say("This server runs on what others leave idle. It may be taken back, with notice.")
+        return lease.borrowed or say(
+            "This server runs on what others leave idle. It may be taken back, with notice."
+        )
     return ""
 
 

@@ -39,8 +39,8 @@ class Notices:
     claim: Claim
     environment: Mapping[str, str]
 
-    async def view(self, language: Language) -> View:
-        known = await self.watch.look(language)
+    async def view(self, language: Language, *, anew: bool = False) -> View:
+        known = await self.watch.look(language, anew=anew)
         say = translator(language)
         return view(
             known.lease,
@@ -102,7 +102,11 @@ class LeaseHandler(_Handler):
     @authenticated
     @authorized
     async def get(self) -> None:
-        self.answer(asdict(off() if self.notices is None else await self.notices.view(self.language)))
+        if self.notices is None:
+            self.answer(asdict(off()))
+            return
+        anew = bool(self.get_query_argument("now", ""))
+        self.answer(asdict(await self.notices.view(self.language, anew=anew)))
 
 
 class ExtendHandler(_Handler):

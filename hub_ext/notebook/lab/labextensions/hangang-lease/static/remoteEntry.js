@@ -223,15 +223,15 @@
     const { ServerConnection, URLExt } = modules;
     const settings = app.serviceManager.serverSettings;
     const chosen = translator ? String(translator.languageCode || "") : "";
-    const lab = /^ko/i.test(chosen) ? "?lab=ko" : "";
+    const lab = /^ko/i.test(chosen) ? { lab: "ko" } : {};
     let view = null;
     let endsAt = null; // by this page's own steady clock, in milliseconds
     let failures = 0;
     let timer = 0;
 
-    async function ask(path, options) {
+    async function ask(path, query, options) {
       const response = await ServerConnection.makeRequest(
-        URLExt.join(settings.baseUrl, "hangang", path) + lab,
+        URLExt.join(settings.baseUrl, "hangang", path) + URLExt.objectToQueryString({ ...lab, ...query }),
         options || {},
         settings,
       );
@@ -246,7 +246,7 @@
     barWidget.id = `${NAME}-bar`;
     const extend = async (shown) => {
       try {
-        const answer = await ask("extend", {
+        const answer = await ask("extend", {}, {
           method: "POST",
           body: JSON.stringify({ minutes: shown.extend.minutes }),
         });
@@ -301,7 +301,7 @@
       }
     }
 
-    async function look() {
+    async function look(anew) {
       window.clearTimeout(timer);
       timer = 0;
       if (document.hidden) {
@@ -310,7 +310,7 @@
       const token = (timer = window.setTimeout(look, SLOWEST * 1000));
       let pause = 0;
       try {
-        const next = await ask("lease");
+        const next = await ask("lease", anew === true ? { now: "1" } : {});
         failures = 0;
         pause = next.again;
         if (!bar.busy) {
@@ -335,7 +335,7 @@
 
     document.addEventListener("visibilitychange", () => {
       if (!document.hidden && (!view || view.again)) {
-        void look();
+        void look(true);
       }
     });
     window.setInterval(() => {
