@@ -39,6 +39,8 @@ STATE_COOKIE: Final = "hangang-desk-state-"
 STATE_SECONDS: Final = 600
 CALLBACK: Final = f"{PREFIX}/oauth_callback"
 LONGEST_ADDRESS: Final = 1000
+LARGEST_FIELD: Final = 8 * 1024 * 1024
+"""Bytes of one field as it is sent: a scenario of the whole centre."""
 HUB_SESSION: Final = "jupyterhub-session-id"
 SESSION_SECONDS: Final = 14 * 86400
 MAY_COME_IN: Final = frozenset({"access:services", f"access:services!service={SERVICE}"})
@@ -186,7 +188,7 @@ async def signed_in_operator(visitor: SignedIn) -> Visitor:
 
 async def checked_form(request: Request, visitor: SignedIn) -> FormData:
     """The form that one of our own pages sent, for this very session."""
-    form = await request.form(max_files=0, max_fields=200)
+    form = await request.form(max_files=0, max_fields=200, max_part_size=LARGEST_FIELD)
     given = form.get("_csrf")
     if not isinstance(given, str) or not _same(given, visitor.csrf):
         raise _forged()

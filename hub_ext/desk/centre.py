@@ -108,7 +108,7 @@ def read_log(
     with store.reading() as txn:
         now, policy = _now(txn, clock_now), txn.policy
         entries = Records.of(txn).entries(asked.which(policy), after=after, limit=ENTRIES_A_PAGE + 1)
-        return LogFacts(policy, now, now, entries, asked, after, titles_of(policy, catalogue))
+        return LogFacts(policy, now, entries, asked, after, titles_of(policy, catalogue))
 
 
 def log_part(store: Store, asked: Asked, after: Cursor | None) -> tuple[Policy, list[tuple[int, Entry]]]:

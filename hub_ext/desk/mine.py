@@ -11,11 +11,13 @@ from hub_ext.desk.records import Records
 from hub_ext.desk.views_mine import EXTENSIONS, SPANS, Cap, Extension, MineFacts
 from hub_ext.profiles.catalogue import Catalogue
 from hub_ext.quota.budget import BudgetState, binding, first_instant, local_date
+from hub_ext.quota.contention import WAITS_FOR_ROOM
 from hub_ext.quota.explain import Titles
 from hub_ext.quota.ledger import Ledger
 from hub_ext.quota.model import SERVER, Lease, LeaseState, Policy
 from hub_ext.quota.policy import Snapshot, decide_extension
 from hub_ext.quota.ports import Store, Transaction
+from hub_ext.quota.queue import others_waiting_for
 from hub_ext.quota.sums import SumKey
 
 
@@ -51,7 +53,7 @@ def read_mine(store: Store, catalogue: Catalogue, person: Person, clock_now: Ins
             as_of=now,
             now=now,
             leases=leases,
-            extensions=_extensions(txn, ledger, person, leases, now),
+            extensions=_extensions(txn, ledger, leases, now),
             tickets=records.waiting_of(person.name),
             budgets=_budgets(ledger, person, now),
             caps=_caps(ledger, person),
@@ -69,15 +71,28 @@ def _pools(policy: Policy, person: Person, leases: Sequence[Lease]) -> set[str]:
 
 
 def _extensions(
-    txn: Transaction, ledger: Ledger, person: Person, leases: Sequence[Lease], now: Instant
+    txn: Transaction, ledger: Ledger, leases: Sequence[Lease], now: Instant
 ) -> Mapping[str, Sequence[tuple[int, Extension]]]:
-    """What each length would come to, for every server that runs."""
-    snapshot = Snapshot(ledger.tree, ledger.sums, txn.nodes(), ledger.grants, {person.name: person}, leases)
-    return {
-        lease.id: [(minutes, decide_extension(snapshot, lease, minutes, now)) for minutes in EXTENSIONS]
-        for lease in leases
-        if lease.kind == SERVER and lease.state is LeaseState.RUNNING
-    }
+    """What each length would come to, for every server that runs: as `Admission.extend` answers."""
+    running = [lease for lease in leases if lease.kind == SERVER and lease.state is LeaseState.RUNNING]
+    if not running:
+        return {}
+    snapshot = Snapshot(
+        ledger.tree,
+        ledger.sums,
+        txn.nodes(),
+        ledger.grants,
+        own=leases,
+        reservations=txn.reservations(now),
+    )
+    waiting = txn.tickets(codes=WAITS_FOR_ROOM)
+    found: dict[str, list[tuple[int, Extension]]] = {}
+    for lease in running:
+        objection = others_waiting_for(ledger.policy, lease, waiting)
+        found[lease.id] = [
+            (minutes, objection or decide_extension(snapshot, lease, minutes, now)) for minutes in EXTENSIONS
+        ]
+    return found
 
 
 def _budgets(ledger: Ledger, person: Person, now: Instant) -> list[BudgetState]:

@@ -10,7 +10,7 @@ from datetime import date, timedelta
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from hub_ext.core.clock import Instant, Seconds
+from hub_ext.core.clock import Instant
 from hub_ext.core.decision import Code
 from hub_ext.desk.records import Cursor, EntryFilter
 from hub_ext.desk.views_queue import pool_choices
@@ -75,7 +75,6 @@ class Asked:
 @dataclass(frozen=True)
 class LogFacts:
     policy: Policy
-    as_of: Instant
     now: Instant
     entries: Sequence[tuple[int, Entry]]
     """One more than a page where there are more."""
@@ -115,7 +114,6 @@ class LogPage:
     pools: tuple[tuple[str, str], ...]
     asked: Asked
     filtered: bool
-    age: Seconds
 
 
 def log_page(facts: LogFacts, say: Speaker) -> LogPage:
@@ -133,7 +131,6 @@ def log_page(facts: LogFacts, say: Speaker) -> LogPage:
         pools=pool_choices(facts.policy, say),
         asked=facts.asked,
         filtered=bool(facts.asked.address()),
-        age=max(0, facts.now - facts.as_of),
     )
 
 

@@ -64,8 +64,6 @@ class MineFacts:
     last: date = date.min
     titles: Titles = field(default_factory=dict)
     """Of pools and profiles, by name."""
-    servers_unseen: bool = False
-    """The hub does not answer: whether a server can be opened is not known."""
 
 
 # -- what the page is -------------------------------------------------------------------------------------------------
@@ -107,6 +105,8 @@ class ServerLine:
     longer: tuple[Longer, ...] = ()
     why_not_longer: str = ""
     openable: bool = False
+    unclaimed: bool = False
+    """It was started while they were away: opening it says that they have come."""
     stoppable: bool = True
 
 
@@ -207,7 +207,8 @@ def _server(facts: MineFacts, lease: Lease, say: Speaker) -> ServerLine:
         soon=bool(notice) and lease.ends_at - facts.now <= SOON,
         longer=longer if running else (),
         why_not_longer=why_not if running else "",
-        openable=running and not facts.servers_unseen,
+        openable=running,
+        unclaimed=lease.unclaimed,
         stoppable=lease.state is not LeaseState.ENDING,
     )
 

@@ -6,6 +6,17 @@
   const SLOWEST = 60000;
   const shown = new Map();
   let wait = EVERY;
+  let seen = Date.now();
+
+  // How old the numbers are, where renewing them has not worked for a while.
+  function tellAge() {
+    document.querySelectorAll("[data-age]").forEach((line) => {
+      const age = Number(line.dataset.age) + Math.floor((Date.now() - seen) / 1000);
+      const words = age < 60 ? line.dataset.seconds : line.dataset.minutes;
+      line.textContent = words.replace("%s", age < 60 ? age : Math.floor(age / 60));
+      line.hidden = age <= EVERY / 1000 + 2;
+    });
+  }
 
   function keep(old, fresh) {
     old.querySelectorAll("details[open]").forEach((detail) => {
@@ -72,6 +83,7 @@
       if (answer.ok) {
         renew(await answer.text());
         wait = EVERY;
+        seen = Date.now();
       } else if (answer.status === 401) {
         window.location.reload();
         return undefined;
@@ -101,5 +113,6 @@
       event.preventDefault();
     }
   });
+  setInterval(tellAge, 1000);
   schedule();
 })();
