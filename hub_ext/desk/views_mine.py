@@ -219,7 +219,7 @@ def _chip(lease: Lease, say: Speaker) -> Chip:
             return Chip("wait", say("Starting"))
         case LeaseState.RUNNING:
             if lease.noticed_at is not None:
-                return Chip("ending", say("Ends soon"))
+                return Chip("borrowed", say("Ends soon"))
             return (
                 Chip("now", say("Running"))
                 if lease.guaranteed
