@@ -268,6 +268,8 @@ def test_the_way_to_all_servers_leads_to_the_desk(browser: Browser, lab: Noteboo
         link = seen.bar.get_by_role("link", name="My servers")
         expect(link).to_have_attribute("href", "/services/desk/mine")
         expect(link).to_have_attribute("target", "_blank")
+        second = seen.bar.get_by_role("link", name="Start a CPU server beside it")
+        expect(second).to_have_attribute("href", "/hub/spawn/student/cpu")
 
 
 def test_a_notice_that_is_withdrawn_goes_again(browser: Browser, lab: Notebook, desk: StandInDesk) -> None:

@@ -109,6 +109,19 @@ def test_one_press_asks_for_an_hour_or_what_is_possible(until: int | None, minut
     assert extend.minutes == minutes
 
 
+def test_only_who_loses_a_gpu_is_shown_the_way_to_a_server_without() -> None:
+    beside = Link("Start a CPU server beside it", "/hub/spawn/student/cpu")
+
+    def shown(found: Lease) -> tuple[Link, ...]:
+        return view(found, NOW, NOW, away=False, links=LINKS, say=translator("en"), beside=beside).links
+
+    notice = Notice("taken-back", NOW + 600, "")
+    assert shown(lease(gpus=True, notice=notice)) == (beside, *LINKS)
+    assert shown(lease(gpus=False, notice=notice)) == LINKS
+    assert shown(lease(gpus=True, notice=Notice("ends-soon", NOW + 600, ""))) == LINKS
+    assert shown(lease(gpus=True)) == LINKS
+
+
 def test_an_old_answer_says_so_only_while_the_desk_is_away() -> None:
     soon = lease(600)
     assert seen(soon, away=True, age=60).stale

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from hub_ext.language import translator
 from hub_ext.notebook.lab.desk import REQUEST_SECONDS
+from hub_ext.notebook.lab.server import beside, links
 from tests.support.hub import wait_for
 from tests.support.notebook_desk import (
     LEASE,
@@ -295,3 +297,34 @@ def test_as_the_hub_starts_it_whoever_the_hub_knows_claims_it(tmp_path: Path) ->
         assert server.ask("api/status")[0] == 200
         wait_for(lambda: desk.claims, "the claim")
         assert shown(server)["links"][0]["href"] == "/services/desk/mine"
+
+
+@pytest.mark.parametrize(
+    ("environment", "mine", "second"),
+    [
+        pytest.param({}, "/services/desk/mine", None, id="nothing is known"),
+        pytest.param(
+            {"JUPYTERHUB_BASE_URL": "/", "JUPYTERHUB_USER": "kim ha@univ"},
+            "/services/desk/mine",
+            "/hub/spawn/kim%20ha@univ/cpu",
+            id="a name to be quoted",
+        ),
+        pytest.param(
+            {"JUPYTERHUB_BASE_URL": "/city/", "JUPYTERHUB_USER": "kim", "JUPYTERHUB_SERVER_NAME": "cpu"},
+            "/city/services/desk/mine",
+            None,
+            id="it is that server",
+        ),
+        pytest.param(
+            {"JUPYTERHUB_BASE_URL": "/", "JUPYTERHUB_HOST": "https://hub.example", "JUPYTERHUB_USER": "kim"},
+            "https://hub.example/hub/home",
+            "https://hub.example/hub/spawn/kim/cpu",
+            id="each service has its own host",
+        ),
+    ],
+)
+def test_leads_to(environment: dict[str, str], mine: str, second: str | None) -> None:
+    say = translator("en")
+    assert links(environment, say)[0].href == mine
+    found = beside(environment, say)
+    assert (found and found.href) == second

@@ -67,6 +67,7 @@ class StandInDesk:
             "kind": "server",
             "server": "",
             "state": "running",
+            "amounts": {"gpu.h200": 1000, "cpu": 16000},
             "ends_at": self.ends_at.isoformat(),
             "guaranteed": self.guaranteed,
             "lender": None if self.guaranteed else "seoul",
@@ -211,6 +212,7 @@ def environment_for(desk: str, home: Path) -> dict[str, str]:
         "JUPYTERHUB_API_TOKEN": TOKEN,
         "JUPYTERHUB_SERVER_NAME": "",
         "JUPYTERHUB_BASE_URL": "/",
+        "JUPYTERHUB_USER": PERSON,
         "HANGANG_DESK_URL": desk,
     }
 

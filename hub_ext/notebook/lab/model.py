@@ -37,6 +37,7 @@ class Lease:
     ends_at: Instant
     clock: str
     guaranteed: bool = True
+    gpus: bool = False
     over: bool = False
     unclaimed: bool = True
     """False only where the desk says that somebody came already."""
@@ -82,6 +83,7 @@ def _lease(item: Mapping[str, Any]) -> Lease:
         ends_at=instant_of(ends),
         clock=f"{ends:%H:%M}",
         guaranteed=item.get("guaranteed") is not False,
+        gpus=_holds_gpus(item.get("amounts")),
         over=item.get("state") in _OVER,
         unclaimed=item.get("unclaimed") is not False,
         notice=_notice(item.get("notice"), instant_of(ends)),
@@ -89,6 +91,10 @@ def _lease(item: Mapping[str, Any]) -> Lease:
         borrowed=_text(item.get("borrowed")),
         lines=tuple(line for key in ("cost", "hours") if (line := _line(item.get(key)))),
     )
+
+
+def _holds_gpus(amounts: object) -> bool:
+    return isinstance(amounts, Mapping) and any(str(name).startswith("gpu.") for name in amounts)
 
 
 def _notice(found: object, ends_at: Instant) -> Notice | None:

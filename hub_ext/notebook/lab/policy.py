@@ -70,8 +70,12 @@ def view(
     away: bool,
     links: tuple[Link, ...],
     say: Speaker,
+    beside: Link | None = None,
 ) -> View:
-    """The view of a lease that the desk told at `told_at`, which is None where it said nothing yet."""
+    """The view of a lease that the desk told at `told_at`, which is None where it said nothing yet.
+
+    `beside` leads to a server without GPUs, on which a person whose GPU is taken back goes on with the same files.
+    """
     if lease is None:
         return View("quiet", CALM_SECONDS, say.language, words=_words(say))
     mood = _mood(lease, now)
@@ -86,7 +90,7 @@ def view(
         chip="" if lease.guaranteed else say("Borrowed"),
         stale=say("The desk does not answer; this is what it said last.") if stale else "",
         extend=_extend(lease, say) if mood in ("soon", "notice") else None,
-        links=links,
+        links=(beside, *links) if beside is not None and mood == "notice" and lease.gpus else links,
         words=_words(say),
     )
 

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
+from urllib.parse import quote
 
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import APIHandler
@@ -24,6 +25,8 @@ from hub_ext.notebook.lab.watch import LeaseWatch
 __all__ = ["install"]
 
 DESK_URL = "HANGANG_DESK_URL"
+CPU_SERVER = "cpu"
+"""The name of the server to go on with."""
 LONGEST_EXTENSION = 7 * 24 * 60
 """Minutes; what the quota allows is the desk's to say."""
 
@@ -49,6 +52,7 @@ class Notices:
             away=known.away,
             links=links(self.environment, say),
             say=say,
+            beside=beside(self.environment, say),
         )
 
     async def extend(self, minutes: int | None, language: Language) -> tuple[bool, str]:
@@ -75,6 +79,16 @@ def links(environment: Mapping[str, str], say: Speaker) -> tuple[Link, ...]:
     base, host = environment.get("JUPYTERHUB_BASE_URL") or "/", environment.get("JUPYTERHUB_HOST", "")
     path = "hub/home" if host else "services/desk/mine"
     return (Link(say("My servers"), host + url_path_join(base, path)),)
+
+
+def beside(environment: Mapping[str, str], say: Speaker) -> Link | None:
+    """The start page for a second server of this person, which shares the home with this one."""
+    base, host = environment.get("JUPYTERHUB_BASE_URL") or "/", environment.get("JUPYTERHUB_HOST", "")
+    person = environment.get("JUPYTERHUB_USER", "")
+    if not person or environment.get("JUPYTERHUB_SERVER_NAME", "") == CPU_SERVER:
+        return None
+    path = url_path_join(base, "hub/spawn", quote(person, safe="@~"), CPU_SERVER)
+    return Link(say("Start a CPU server beside it"), host + path)
 
 
 class _Handler(APIHandler):

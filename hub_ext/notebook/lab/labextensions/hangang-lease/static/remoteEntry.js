@@ -274,7 +274,7 @@
       chipWidget.id = `${NAME}-chip`;
       chipWidget.node.append(chip);
       chipWidget.hide();
-      chip.addEventListener("click", () => view?.links.length && window.open(view.links[0].href, "_blank", "noopener"));
+      chip.addEventListener("click", () => view?.links.length && window.open(view.links.at(-1).href, "_blank", "noopener"));
       statusBar.registerStatusItem(`${NAME}:chip`, { item: chipWidget, align: "right", rank: 900 });
       bar.chip = chipWidget;
     }
