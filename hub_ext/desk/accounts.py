@@ -5,7 +5,7 @@ Looked for in the clock's picture; written for those leases alone that are due, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -26,37 +26,47 @@ CHARGES_AT_ONCE: Final = 500
 ENDS_SOON: Final = "ends-soon"
 
 
-def due_for_charge(picture: Picture) -> list[Lease]:
-    """Those that ran longest since they were charged."""
-    due = [lease for lease in picture.leases.values() if _uncharged(lease) >= CHARGE_AFTER]
-    return sorted(due, key=lambda lease: (lease.charged_until, lease.id))[:CHARGES_AT_ONCE]
+def due_for_charge(picture: Picture) -> dict[str, Instant]:
+    """When those were last seen that ran longest since they were charged, by lease."""
+    due = []
+    for lease in picture.leases.values():
+        seen_at = picture.seen_at(lease)
+        if (
+            seen_at is not None
+            and lease.started_at is not None
+            and seen_at - lease.charged_until >= CHARGE_AFTER
+        ):
+            due.append((lease.charged_until, lease.id, seen_at))
+    return {lease_id: seen_at for _, lease_id, seen_at in sorted(due)[:CHARGES_AT_ONCE]}
 
 
-def charge(txn: Transaction, due: Sequence[Lease]) -> list[Lease]:
+def charge(txn: Transaction, due: Mapping[str, Instant]) -> None:
     """Each up to when it was last seen."""
-    seen = {lease.id: lease.seen_at for lease in due}
     leases = [
-        replace(lease, seen_at=max(lease.seen_at or 0, seen[lease.id] or 0))
-        for lease in txn.leases_by_id(seen)
+        replace(lease, seen_at=max(lease.seen_at or 0, due[lease.id]))
+        for lease in txn.leases_by_id(due)
         if lease.live and lease.started_at is not None
     ]
     ledger = _ledger(txn, leases)
-    charged = [
-        ledger.accrue(lease, lease.seen_at)
-        for lease in leases
-        if lease.seen_at is not None and _uncharged(lease) >= CHARGE_AFTER
-    ]
-    txn.save(ledger, charged)
-    return charged
+    txn.save(ledger, [ledger.accrue(lease, lease.seen_at or 0) for lease in leases])
 
 
-def due_for_notice(picture: Picture, now: Instant) -> list[Lease]:
-    """Whose hours are used up, and whose end is near."""
+def used_up(picture: Picture, now: Instant) -> list[Lease]:
+    """Those whose budgets have nothing left."""
     assert picture.policy is not None
     running = [lease for lease in picture.leases.values() if lease.state is LeaseState.RUNNING]
     budgets = Budgets(picture.policy, picture.sums(), picture.grants)
-    cut = [lease for lease, _ends_at, _facts in overrun_cuts(budgets, running, now)]
-    return [*cut, *(lease for lease in running if _ends_soon(picture.policy, lease, now))]
+    return [lease for lease, _ends_at, _facts in overrun_cuts(budgets, running, now)]
+
+
+def ending_soon(picture: Picture, now: Instant) -> list[Lease]:
+    """Whose end is near, and who were not told yet."""
+    assert picture.policy is not None
+    return [
+        lease
+        for lease in picture.leases.values()
+        if lease.state is LeaseState.RUNNING and _ends_soon(picture.policy, lease, now)
+    ]
 
 
 def give_notice(txn: Transaction, due: Iterable[Lease], now: Instant, who: str) -> list[Lease]:
@@ -84,12 +94,6 @@ def give_notice(txn: Transaction, due: Iterable[Lease], now: Instant, who: str) 
 def _ledger(txn: Transaction, leases: Iterable[Lease]) -> Ledger:
     found = list(leases)
     return txn.ledger(loaded(txn.policy, found), {lease.person for lease in found})
-
-
-def _uncharged(lease: Lease) -> int:
-    if lease.seen_at is None or lease.started_at is None:
-        return 0
-    return lease.seen_at - lease.charged_until
 
 
 def _ends_soon(policy: Policy, lease: Lease, now: Instant) -> bool:

@@ -29,9 +29,10 @@ from hub_ext.desk.picture import Picture
 from hub_ext.desk.starts import Starts
 from hub_ext.desk.stops import HUB_SILENT as HUB_SILENT
 from hub_ext.desk.stops import Stops
+from hub_ext.desk.windows import keep_windows
 from hub_ext.quota.booking import options_of
 from hub_ext.quota.ledger import TAKEN_BACK, Entry, EntryKind, Ledger
-from hub_ext.quota.model import Lease, LeaseState
+from hub_ext.quota.model import Lease, LeaseState, Policy
 from hub_ext.quota.plan import plan
 from hub_ext.quota.policy import cost_of
 from hub_ext.quota.ports import Running, Servers, Transaction, World
@@ -46,7 +47,7 @@ from hub_ext.quota.reconcile import (
     reconcile,
 )
 from hub_ext.quota.service import Admission, Change, end, run
-from hub_ext.quota.windows import next_edge, turn
+from hub_ext.quota.windows import next_edge
 
 log = structlog.get_logger("hub_ext.clock")
 
@@ -60,6 +61,10 @@ START_AGAIN_AFTER = 6
 MOST_TRIES = 3
 SEEN_AFTER = 20
 """How old what is written of when a server was last seen may get; the clock itself knows it to the tick."""
+BUDGETS_AFTER = 10
+"""How often it is looked whether a budget was overdrawn: its leases have their grace then anyway."""
+PLAN_AFTER = 10
+"""Time alone (patience, windows, new hours) is looked at so often; whatever is written, at once."""
 STARTS_SECONDS = 0.1
 """How long a tick waits for the starts it ordered: most are under way then."""
 ENDED, ORPHAN, START_LOST, UNCLAIMED = "ended", "orphan", "start-lost", "unclaimed"
@@ -98,6 +103,10 @@ class Clockwork:
     _ready: dict[str, Instant] = field(default_factory=dict)
     """By lease, since when a server that nobody has come to yet was seen ready."""
     _written_seen: dict[str, Instant] = field(default_factory=dict)
+    _budgets_seen: Policy | None = None
+    _budgets_at: Instant = 0
+    _planned: tuple[int | None, Instant] = (None, 0)
+    """What the last plan had seen, and when it was made."""
     _next_window: Instant = 0
     _windows: object = None
     _hub_silent_since: Instant | None = None
@@ -156,6 +165,7 @@ class Clockwork:
             self._say_once(name, f"{name}: {error}")
         except Exception as error:  # a mistake of ours, in one step only
             self.picture.forget()
+            self._planned = (None, 0)
             if self._say_once(name, f"{name}: {error!r}"):
                 log.exception("this is a mistake in the program")
         else:
@@ -174,7 +184,7 @@ class Clockwork:
         if leads and self._leads_since is None:
             # What was seen before another clock led is no longer true.
             self._gone, self._cut_off, self._ready, self._hub_silent_since = {}, {}, {}, None
-            self._written_seen, self._next_window = {}, 0
+            self._budgets_seen, self._written_seen, self._next_window, self._planned = None, {}, 0, (None, 0)
             self._stops.forget()
             self.picture.forget()
         if not leads:
@@ -199,11 +209,11 @@ class Clockwork:
         log.warning(text)
         return True
 
-    def _refresh(self) -> Instant:
+    def _refresh(self, *, machines: bool = False) -> Instant:
         """The picture as of now, and that moment."""
         with self.admission.store.reading() as txn:
             now = max(self.admission.clock.now(), txn.latest())
-            self.metrics.count(self.picture.refresh(txn, now))
+            self.metrics.count(self.picture.refresh(txn, now, machines=machines))
         return now
 
     @cached_property
@@ -233,10 +243,12 @@ class Clockwork:
 
     def reconcile(self) -> None:
         """Read leases, then look at the world, then ask the hub: what is in none of them was started meanwhile."""
-        self._refresh()
+        self._refresh(machines=True)
         now = self.admission.clock.now()
-        leases = sorted(self.picture.leases.values(), key=lambda lease: (lease.booked_at, lease.id))
+        live_now = list(self.picture.leases.values())
         world = self.world.running()
+        there = {running.lease for running in world}
+        leases = [lease if lease.id in there else self.picture.with_seen(lease) for lease in live_now]
         if not leases and not world:
             self._gone, self._cut_off, self._ready, self._hub_silent_since = {}, {}, {}, None
             return
@@ -414,28 +426,30 @@ class Clockwork:
                 accounts.charge(txn, due)
         now = self._refresh()
         cut: list[Lease] = []
-        if due := accounts.due_for_notice(self.picture, now):
+        due_now = accounts.ending_soon(self.picture, now)
+        if self._budgets_seen is not self.picture.policy or not 0 <= now - self._budgets_at < BUDGETS_AFTER:
+            self._budgets_seen, self._budgets_at = self.picture.policy, now
+            due_now += accounts.used_up(self.picture, now)
+        if due_now:
             with store.booking() as txn:
                 now = max(self.admission.clock.now(), txn.latest())
-                cut = accounts.give_notice(txn, due, now, LEADER)
+                cut = accounts.give_notice(txn, due_now, now, LEADER)
         for lease in cut:
             log.info("its hours are used up", lease=lease.id, person=lease.person, ends_at=lease.ends_at)
 
     # -- 4. windows of reservations ------------------------------------------------------------------------------------
 
     def keep_windows(self) -> None:
-        """What begins, shrinks or is over."""
+        """What begins, shrinks or is over, and what of it nobody uses."""
         now, reservations = self.admission.clock.now(), self.picture.reservations
         if reservations == self._windows and now < self._next_window:
             return
         if reservations or self._windows:
             with self.admission.store.booking() as txn:
                 now = max(now, txn.latest())
-                ledger = txn.ledger(None)
-                if shrunk := turn(ledger, reservations, txn.live_leases(), now):
-                    txn.put_reservations(shrunk)
-                txn.save(ledger, [])
-        self._next_window = next_edge(reservations, now) or now + MINUTE
+                keep_windows(txn, now)
+        edge = next_edge(reservations, now)
+        self._next_window = min(now + MINUTE, now + MINUTE if edge is None else edge)
         self._windows = reservations
 
     # -- 5. ends -------------------------------------------------------------------------------------------------------
@@ -492,6 +506,10 @@ class Clockwork:
         picture = self.picture
         if not picture.tickets and not any(lease.noticed_for for lease in picture.leases.values()):
             return
+        newest, at = self._planned
+        if newest == picture.newest and 0 <= now - at < PLAN_AFTER:
+            return
+        self._planned = (picture.newest, now)
         found = plan(picture.scene(), now)
         if not anything_to_do(found, picture.tickets):
             return

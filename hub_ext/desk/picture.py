@@ -32,7 +32,9 @@ USE_AGAIN_AFTER: Final = MINUTE
 class Picture:
     policy: Policy | None = None
     leases: dict[str, Lease] = field(default_factory=dict)
-    """The live ones by id. `seen_at` is what the clock itself saw, which the database may not have yet."""
+    """The live ones by id."""
+    seen: dict[str, Instant] = field(default_factory=dict)
+    """By lease, when what it runs was last seen alive by this clock, which is written down less often."""
     tickets: dict[str, Ticket] = field(default_factory=dict)
     reservations: Sequence[Reservation] = ()
     nodes: tuple[Node, ...] | None = None
@@ -52,9 +54,13 @@ class Picture:
     def forget(self) -> None:
         """Another clock may have led meanwhile: what was seen of the world no longer counts."""
         self.newest = None
+        self.seen = {}
 
-    def refresh(self, txn: Transaction, now: Instant) -> list[Entry]:
-        """Take in what is new; the entries that tell of it, none where everything was read anew."""
+    def refresh(self, txn: Transaction, now: Instant, *, machines: bool = True) -> list[Entry]:
+        """Take in what is new (without `machines`, of the ledger alone).
+
+        Returns the entries that tell of it; none where everything was read anew.
+        """
         entries: list[Entry] = []
         newest = txn.newest_entry()
         self.policy = txn.policy
@@ -64,7 +70,9 @@ class Picture:
             entries = [entry for _, entry in txn.entries(after=self.newest, limit=2 * MOST_ENTRIES)]
             self._read_again(txn, entries)
         self.newest, self._digest = newest, txn.policy_digest
-        self.nodes, self.reservations = txn.nodes(), txn.reservations(now)
+        if machines or self.nodes is None:
+            self.nodes = txn.nodes()
+        self.reservations = txn.reservations(now)
         if self.tickets:
             self._read_people(txn, now)
         return entries
@@ -81,10 +89,14 @@ class Picture:
 
     def saw(self, lease_ids: Iterable[str], now: Instant) -> None:
         """What these leases run was alive at `now`."""
-        for lease_id in lease_ids:
-            lease = self.leases.get(lease_id)
-            if lease is not None:
-                self.leases[lease_id] = replace(lease, seen_at=now)
+        self.seen = {lease_id: at for lease_id, at in self.seen.items() if lease_id in self.leases}
+        self.seen |= dict.fromkeys(lease_ids, now)
+
+    def seen_at(self, lease: Lease) -> Instant | None:
+        return max(lease.seen_at or 0, self.seen.get(lease.id, 0)) or None
+
+    def with_seen(self, lease: Lease) -> Lease:
+        return replace(lease, seen_at=self.seen_at(lease))
 
     def look(self, outlooks: dict[str, Outlook]) -> None:
         """How these tickets were written down to stand."""
@@ -104,12 +116,9 @@ class Picture:
 
     def _read_again(self, txn: Transaction, entries: Sequence[Entry]) -> None:
         named = {entry.lease for entry in entries if entry.lease is not None}
-        seen = {lease_id: lease.seen_at for lease_id in named if (lease := self.leases.get(lease_id))}
         for lease_id in named:
             self.leases.pop(lease_id, None)
-        for lease in txn.leases_by_id(named):
-            if lease.live:
-                self.leases[lease.id] = replace(lease, seen_at=_later(lease.seen_at, seen.get(lease.id)))
+        self.leases |= {lease.id: lease for lease in txn.leases_by_id(named) if lease.live}
         waits = named | {str(entry.facts["ticket"]) for entry in entries if entry.facts.get("ticket")}
         for ticket_id in waits:
             self.tickets.pop(ticket_id, None)
@@ -144,7 +153,3 @@ class Picture:
 def _owner(key: SumKey) -> str:
     """Nodes' sums stand under the node's name, and are always read with the pools' own."""
     return "" if key.kind in ("taken", "starting") else key.person
-
-
-def _later(one: Instant | None, other: Instant | None) -> Instant | None:
-    return max(one or 0, other or 0) or None

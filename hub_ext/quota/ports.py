@@ -120,6 +120,9 @@ class Transaction(HoursRecords, Protocol):
     def leases_by_id(self, lease_ids: Iterable[str]) -> list[Lease]:
         """Also those that are released."""
 
+    def leases_in(self, reservation: str) -> list[Lease]:
+        """People's leases inside a reservation, those that are over included."""
+
     def live_leases_of(self, people: Iterable[str]) -> list[Lease]: ...
 
     def put_tickets(self, tickets: Iterable[Ticket]) -> None:

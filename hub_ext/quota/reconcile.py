@@ -111,7 +111,8 @@ def reconcile(
     instructions += _without_lease(
         [running for running in world if running.lease not in live], released, known
     )
-    left_behind = {running.lease: running for running in world if running.lease in live - main.keys()}
+    without_main = live - main.keys()
+    left_behind = {running.lease: running for running in world if running.lease in without_main}
     return instructions + [StopRunning(running) for running in left_behind.values()]
 
 

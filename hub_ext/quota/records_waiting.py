@@ -84,6 +84,9 @@ class WaitingRows:
             found += self._leases(tables.leases.c.id.in_(some))
         return found
 
+    def leases_in(self, reservation: str) -> list[Lease]:
+        return [one for one in self._leases(tables.leases.c.reservation == reservation) if one.person]
+
     def live_leases_of(self, people: Iterable[str]) -> list[Lease]:
         found = []
         for some in _in_portions(sorted(set(people))):
