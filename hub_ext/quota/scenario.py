@@ -17,7 +17,7 @@ from hub_ext.core.errors import BadInput, Fault, FaultyDocument
 from hub_ext.core.people import Person
 from hub_ext.documents import Document, Place, read_document, validate
 from hub_ext.quota.document import FIRST_YEAR, LAST_YEAR, Hours, Quantity, load_policy, policy_of
-from hub_ext.quota.model import SERVER, Ask, Node, Policy
+from hub_ext.quota.model import SERVER, Ask, Node, Policy, Reservation
 
 EARLIEST, LATEST = (int(datetime(year, 1, 1, tzinfo=UTC).timestamp()) for year in (FIRST_YEAR, LAST_YEAR + 1))
 LARGEST_COUNT = 10_000
@@ -36,6 +36,7 @@ class LeaseFact:
     node: str | None = None
     kind: str = SERVER
     borrowed: bool | None = None
+    reservation: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,13 @@ class GrantEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class ReserveEvent:
+    """A pool asks for a window of time; `approved` already where its guarantee is not enough."""
+
+    reservation: Reservation
+
+
+@dataclass(frozen=True, slots=True)
 class PolicyEvent:
     policy: Policy
 
@@ -91,7 +99,9 @@ class TickEvent:
     pass
 
 
-Event = AskEvent | ReleaseEvent | CancelEvent | ExtendEvent | GrantEvent | PolicyEvent | TickEvent
+Event = (
+    AskEvent | ReleaseEvent | CancelEvent | ExtendEvent | GrantEvent | ReserveEvent | PolicyEvent | TickEvent
+)
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,7 @@ class Scenario:
     people: Mapping[str, Person] | None = None
     nodes: tuple[Node, ...] | None = None
     leases: tuple[LeaseFact, ...] = ()
+    reservations: tuple[Reservation, ...] = ()
     used_hours: tuple[UsedHours, ...] = ()
     recent: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(pool, person): cost units used lately, as of `now`."""
@@ -144,6 +155,18 @@ class _LeaseDoc(_Strict):
     kind: Literal["server", "dask-scheduler", "dask-worker"] = "server"
     borrowed: bool | None = None
     reservation: str | None = None
+
+
+class _ReservationDoc(_Strict):
+    id: Id
+    pool: str
+    amounts: Quantities
+    start: Annotated[Moment, Field(alias="from")]
+    end: Annotated[Moment, Field(alias="to")]
+
+
+class _ReserveDoc(_ReservationDoc):
+    approved: bool = False
 
 
 class _UsedDoc(_Strict):
@@ -186,7 +209,7 @@ class _EventDoc(_Strict):
     release: Id | None = None
     cancel: Id | None = None
     extend: _ExtendDoc | None = None
-    reserve: dict[str, Any] | None = None
+    reserve: _ReserveDoc | None = None
     grant: _GrantDoc | None = None
     policy: str | dict[str, Any] | None = None
     tick: Literal[True] | None = None
@@ -205,7 +228,7 @@ class _ScenarioDoc(_Strict):
     people: list[_PersonDoc] | None = None
     nodes: list[dict[str, int | float | str]] | None = None
     leases: list[_LeaseDoc] = Field(default_factory=list)
-    reservations: list[dict[str, Any]] = Field(default_factory=list)
+    reservations: list[_ReservationDoc] = Field(default_factory=list)
     used_hours: list[_UsedDoc] = Field(default_factory=list)
     events: list[_EventDoc] = Field(default_factory=list)
 
@@ -232,7 +255,6 @@ class _Reader:
     def scenario(self) -> Scenario:
         doc = validate(_ScenarioDoc, self.document)
         self._refuse_half_characters()
-        self._refuse_reservations(doc)
         policy = self._policy(doc.policy, ("policy",))
         self.now = self._absolute(doc.now, ("now",), policy)
         policies = {
@@ -249,6 +271,10 @@ class _Reader:
             people=self._people(doc),
             nodes=self._nodes(doc),
             leases=tuple(self._lease(lease, ("leases", i), policy) for i, lease in enumerate(doc.leases)),
+            reservations=tuple(
+                self._reservation(one, ("reservations", i), policy, approved=True)
+                for i, one in enumerate(doc.reservations)
+            ),
             used_hours=tuple(
                 UsedHours(
                     self._pool(used.pool, ("used_hours", i)), _units(used.hours), used.period, used.person
@@ -265,6 +291,7 @@ class _Reader:
         )
         self._check_times(scenario)
         self._check_ids(doc)
+        self._check_reservations(doc)
         if self.faults:
             raise FaultyDocument(self.faults)
         return scenario
@@ -337,7 +364,23 @@ class _Reader:
             node=doc.node,
             kind=doc.kind,
             borrowed=doc.borrowed,
+            reservation=doc.reservation,
         )
+
+    def _reservation(
+        self, doc: _ReservationDoc, place: Place, policy: Policy, *, approved: bool
+    ) -> Reservation:
+        start = self._moment(doc.start, (*place, "from"), policy)
+        end = self._moment(doc.end, (*place, "to"), policy)
+        if end <= start:
+            self._fault((*place, "to"), "the reservation ends before it begins", "Write a later time.")
+        amounts = self._amounts(doc.amounts, (*place, "amounts"))
+        if not any(amounts.values()):
+            self._fault(
+                (*place, "amounts"), "the reservation holds nothing", "Write for example gpu.h200: 2."
+            )
+        pool = self._pool(doc.pool, (*place, "pool"))
+        return Reservation(doc.id, pool, amounts, start, end, approved=approved)
 
     def _event(
         self, doc: _EventDoc, index: int, policies: Mapping[int, Policy], policy: Policy
@@ -364,6 +407,11 @@ class _Reader:
                 period=grant.period,
                 person=grant.person,
             )
+        elif doc.reserve is not None:
+            wanted = self._reservation(
+                doc.reserve, (*place, "reserve"), policy, approved=doc.reserve.approved
+            )
+            event = ReserveEvent(wanted)
         elif doc.policy is not None:
             event = PolicyEvent(policies[index])
         return at, event
@@ -377,6 +425,7 @@ class _Reader:
             kind=doc.kind,
             profile=doc.profile,
             minutes=doc.minutes,
+            reservation=doc.reservation,
             server=doc.id,
         )
 
@@ -459,27 +508,6 @@ class _Reader:
         if faults:
             raise FaultyDocument(faults)
 
-    def _refuse_reservations(self, doc: _ScenarioDoc) -> None:
-        places: list[Place] = [("reservations",)] if doc.reservations else []
-        places += [
-            ("leases", i, "reservation")
-            for i, lease in enumerate(doc.leases)
-            if lease.reservation is not None
-        ]
-        places += [
-            ("events", i, "reserve") for i, event in enumerate(doc.events) if event.reserve is not None
-        ]
-        places += [
-            ("events", i, "ask", "reservation")
-            for i, event in enumerate(doc.events)
-            if event.ask is not None and event.ask.reservation is not None
-        ]
-        if places:
-            what = "reservations cannot be simulated yet"
-            raise FaultyDocument(
-                [self.document.fault(p, what, "Leave them out of the scenario.") for p in places]
-            )
-
     def _check_times(self, scenario: Scenario) -> None:
         for index, (at, _) in enumerate(scenario.events):
             if at < scenario.now:
@@ -506,7 +534,7 @@ class _Reader:
                 self._fault(
                     place, f"{name!r} is what a part of ask {whole!r} is called", "Give it another id."
                 )
-        known = {*leases, *counts}
+        known = {*leases, *counts, *(name for name, _ in _reserved_ids(doc))}
         for index, event in enumerate(doc.events):
             named = event.release or event.cancel or (event.extend.id if event.extend else None)
             if named is not None and named not in known:
@@ -516,11 +544,43 @@ class _Reader:
                     "Name one that stands in the file.",
                 )
 
+    def _check_reservations(self, doc: _ScenarioDoc) -> None:
+        ids = {lease.id for lease in doc.leases} | {e.ask.id for e in doc.events if e.ask is not None}
+        for name, place in _reserved_ids(doc):
+            if name in ids:
+                self._fault(place, f"{name!r} stands here twice", "Give it another id.")
+            ids.add(name)
+        reserved = {name for name, _ in _reserved_ids(doc)}
+        naming: list[tuple[str | None, Place]] = [
+            (lease.reservation, ("leases", i, "reservation")) for i, lease in enumerate(doc.leases)
+        ]
+        naming += [
+            (event.ask.reservation, ("events", i, "ask", "reservation"))
+            for i, event in enumerate(doc.events)
+            if event.ask is not None
+        ]
+        for named, place in naming:
+            if named is not None and named not in reserved:
+                what = f"there is no reservation {named!r}"
+                self._fault(place, what, "Name one that stands in the file.")
+
     def _fault(self, place: Place, what: str, instead: str) -> None:
         self.faults.append(self.document.fault(place, what, instead))
 
     def _late_fault(self, section: str, index: int, what: str) -> FaultyDocument:
         return FaultyDocument([self.document.fault((section, index), *_in_two(what))])
+
+
+def _reserved_ids(doc: _ScenarioDoc) -> list[tuple[str, Place]]:
+    """The reservations of the file, and those that its events ask for."""
+    found: list[tuple[str, Place]] = [
+        (one.id, ("reservations", i, "id")) for i, one in enumerate(doc.reservations)
+    ]
+    return found + [
+        (event.reserve.id, ("events", i, "reserve", "id"))
+        for i, event in enumerate(doc.events)
+        if event.reserve is not None
+    ]
 
 
 def _texts(data: object, place: Place = ()) -> Iterator[tuple[Place, str]]:

@@ -19,13 +19,22 @@ from hub_ext.core.amounts import gpu_seconds, is_gpu
 from hub_ext.core.clock import DAY, Instant, Seconds
 from hub_ext.core.decision import Admit, Code, Refuse, Wait, verdict
 from hub_ext.core.people import Person
-from hub_ext.quota.budget import BudgetOf, Budgets, BudgetState, binding, first_instant, window_at
+from hub_ext.quota.budget import (
+    LONGEST_SLICE,
+    BudgetOf,
+    Budgets,
+    BudgetState,
+    binding,
+    first_instant,
+    window_at,
+)
+from hub_ext.quota.calendar import Amber, Picture, Red, decide_reservation
 from hub_ext.quota.codes import Ended
 from hub_ext.quota.counting import charged_pool
 from hub_ext.quota.eta import renewal
 from hub_ext.quota.fairshare import share
 from hub_ext.quota.ledger import TAKEN_BACK, Charge, Ledger, find_budget, refold
-from hub_ext.quota.model import Ask, Grant, Lease, Outlook, Policy, Ticket
+from hub_ext.quota.model import Ask, Grant, Lease, Outlook, Policy, Reservation, Ticket
 from hub_ext.quota.overrun import overrun_cuts, overrun_due
 from hub_ext.quota.plan import Dropped, Plan, Scene, Turn, plan
 from hub_ext.quota.policy import End, Snapshot, cost_of, decide, decide_extension, pick_node
@@ -39,10 +48,12 @@ from hub_ext.quota.scenario import (
     LeaseFact,
     PolicyEvent,
     ReleaseEvent,
+    ReserveEvent,
     Scenario,
     TickEvent,
 )
 from hub_ext.quota.sums import Sums
+from hub_ext.quota.windows import account_id, accrue_unused, cancel, next_edge, reserve, turn_windows
 
 FOREVER: Instant = 1 << 62
 
@@ -90,6 +101,12 @@ class _Run:
     """By ask: how long after its turn has come the person comes; None: never."""
     unclaimed: dict[str, Instant] = field(default_factory=dict)
     """By lease: when it is given up because nobody came."""
+    reservations: dict[str, Reservation] = field(default_factory=dict)
+    """Those that count and are not over."""
+    inside: dict[str, dict[str, Lease]] = field(default_factory=dict)
+    """By reservation: every lease that ever ran inside it."""
+    turned_at: Instant = -1
+    """When windows were looked at last."""
     recent: RecentUse = field(default_factory=lambda: RecentUse())
     plan_is_due: bool = False
     """Something happened since those who wait were last looked at."""
@@ -108,6 +125,9 @@ class _Run:
                 )
             except ValueError as error:
                 raise self.scenario.fault("used_hours", index, str(error)) from error
+        for reservation in self.scenario.reservations:
+            if reservation.end > self.now and reservation.pool in self.policy.pools:
+                self._count_reservation(reservation)
         for index, fact in enumerate(self.scenario.leases):
             missing = self._missing(fact)
             if missing:
@@ -144,13 +164,17 @@ class _Run:
                 self._stop_ended()
                 or self._give_up_unclaimed()
                 or self._look_at_budgets()
+                or self._turn_windows()
                 or self._take_turns()
             )
 
     def _next_due(self) -> Instant:
         ends = (lease.ends_at for lease in self.live.values())
         renewals = (at for ticket in self.tickets.values() if (at := renewal(ticket.outlook)) is not None)
-        return min([self.look_at, *ends, *self.unclaimed.values(), *(at for at in renewals if at > self.now)])
+        edge = next_edge(self.reservations.values(), self.now)
+        edges = [] if edge is None else [edge]
+        renewed = (at for at in renewals if at > self.now)
+        return min([self.look_at, *ends, *self.unclaimed.values(), *edges, *renewed])
 
     def _stop_ended(self) -> bool:
         ended = sorted(
@@ -198,12 +222,14 @@ class _Run:
             self._put(noticed)
             self.cuts[lease.id] = facts
             self._change(noticed, "noticed", Code.BUDGET_SPENT.value, facts)
-        self.look_at = min(overrun_due(budgets, list(self.live.values()), self.now), default=FOREVER)
+        due = overrun_due(budgets, list(self.live.values()), self.now)
+        self.look_at = min([*due, *self._unused_due()], default=FOREVER)
         return bool(cuts)
 
     def _accrue(self) -> None:
         for lease in list(self.live.values()):
             self._put(self.ledger.accrue(lease, self.now))
+        self._accrue_unused()
 
     # -- events --------------------------------------------------------------------------------------------------
 
@@ -215,12 +241,17 @@ class _Run:
                 self._ask(ask, count, shows_up)
             case ReleaseEvent(lease_id) | CancelEvent(lease_id):
                 self.tickets.pop(lease_id, None)
+                if lease_id in self.reservations:
+                    self._accrue_unused()
+                    cancel(self.ledger, self.reservations.pop(lease_id), list(self.live.values()), self.now)
                 self._release([lease for lease in self._named(lease_id) if lease.live], "released")
             case ExtendEvent(lease_id, minutes):
                 for lease in self._named(lease_id):
                     self._extend(lease, minutes)
             case GrantEvent():
                 self._grant(event)
+            case ReserveEvent(reservation):
+                self._reserve(reservation)
             case PolicyEvent(policy):
                 self._load(policy)
             case TickEvent():
@@ -337,14 +368,103 @@ class _Run:
     def _load(self, policy: Policy) -> None:
         self._accrue()
         charges = [(self.leases[charge.lease], charge.day, charge.units) for charge in self.ledger.charges]
+        self.reservations = {name: one for name, one in self.reservations.items() if one.pool in policy.pools}
         sums = refold(
-            policy, self.live.values(), charges, self.ledger.sums, self.ledger.grants, since=self.now
+            policy,
+            self.live.values(),
+            charges,
+            self.ledger.sums,
+            self.ledger.grants,
+            since=self.now,
+            reservations=tuple(self.reservations.values()),
         )
         old = self.ledger
         self.ledger = Ledger(policy, sums, old.grants, longest_slice=DAY)
         self.ledger.charges = old.charges
         self.look_at = self.now
         self._promote([lease for lease in self.live.values() if not lease.guaranteed])
+
+    # -- reservations --------------------------------------------------------------------------------------------
+
+    def _reserve(self, wanted: Reservation) -> None:
+        """Count it where it fits within the guarantee of its pool, or was approved; take back what is in its way."""
+        if wanted.id in self.reservations:
+            raise ValueError(f"there is a reservation {wanted.id!r} already; give it another id")
+        picture = Picture(self.policy, tuple(self.live.values()), tuple(self.reservations.values()))
+        answer = decide_reservation(picture, wanted, self.now)
+        if isinstance(answer, Red):
+            times = {"before": answer.before, "after": answer.after}
+            nearest = {key: None if at is None else self.policy.local(at) for key, at in times.items()}
+            self._tell(wanted.id, "refuse", "red", {"pool": wanted.pool, **nearest})
+            return
+        facts: dict[str, Any] = {"pool": wanted.pool}
+        ends = {"ends_at": self._iso(wanted.end), "reclaims": [one.lease.id for one in answer.endings]}
+        if isinstance(answer, Amber):
+            facts["approver"] = answer.approver
+        if isinstance(answer, Amber) and not wanted.approved:
+            self._tell(wanted.id, "wait", "amber", facts, **ends)
+            return
+        self._tell(wanted.id, "admit", None, facts, guaranteed=True, **ends)
+        for one in answer.endings:
+            taken = self.ledger.take_back(self.live[one.lease.id], one.ends_at, wanted.id, self.now)
+            self._put(taken)
+            self._change(taken, "noticed", TAKEN_BACK, {"reservation": wanted.id})
+        self._count_reservation(replace(wanted, approved=True))
+
+    def _count_reservation(self, reservation: Reservation) -> None:
+        others = tuple(self.reservations.values())
+        reserve(self.ledger, reservation, self.live.values(), others, self.now)
+        self.reservations[reservation.id] = reservation
+        self.turned_at = -1
+
+    def _turn_windows(self) -> bool:
+        """Windows that begin, shrink to what is in use, or are over."""
+        edge = next_edge(self.reservations.values(), self.turned_at)
+        if edge is None or edge > self.now:
+            return False
+        self.turned_at = self.now
+        self._accrue_unused()
+        charged = len(self.ledger.entries)
+        for shrunk in turn_windows(
+            self.ledger, self.reservations.values(), list(self.live.values()), self.now
+        ):
+            self.reservations[shrunk.id] = shrunk
+        self.reservations = {name: one for name, one in self.reservations.items() if one.end > self.now}
+        if charged == len(self.ledger.entries):
+            return False
+        self.plan_is_due = True
+        self.look_at = self.now
+        self._promote([lease for lease in self.live.values() if not lease.guaranteed])
+        return True
+
+    def _accrue_unused(self) -> None:
+        """Charge what is held and not in use to the pools it is held for."""
+        for reservation in self.reservations.values():
+            account = self.leases.get(account_id(reservation))
+            inside = [
+                lease
+                for lease in self.inside.get(reservation.id, {}).values()
+                if account is None or lease.id != account.id
+            ]
+            account = accrue_unused(
+                self.ledger,
+                reservation,
+                account,
+                inside,
+                self.now,
+                since=self.scenario.now,
+            )
+            if account is not None:
+                self._put(account)
+
+    def _unused_due(self) -> list[Instant]:
+        """What nobody uses draws on budgets, too: look at them after every slice of it."""
+        bound = (
+            one
+            for one in self.reservations.values()
+            if one.start <= self.now < one.end and binding(self.policy, self.policy.path(one.pool), "")
+        )
+        return [self.now + LONGEST_SLICE] if any(True for _ in bound) else []
 
     # -- those who wait ------------------------------------------------------------------------------------------
 
@@ -369,11 +489,17 @@ class _Run:
             names = {ticket.ask.person for ticket in self.tickets.values()}
             people = {name: Person(name, any_pool=True) for name in names}
         snapshot = Snapshot(
-            self.ledger.tree, self.ledger.sums, self.scenario.nodes, self.ledger.grants, people
+            self.ledger.tree,
+            self.ledger.sums,
+            self.scenario.nodes,
+            self.ledger.grants,
+            people,
+            reservations=tuple(self.reservations.values()),
         )
         tickets = tuple(self.tickets.values())
         recent = self.recent.of(tickets, self.policy.queue.half_life, self.now)
-        return plan(Scene(snapshot, tuple(self.live.values()), tickets, recent), self.now)
+        scene = Scene(snapshot, tuple(self.live.values()), tickets, recent, snapshot.reservations)
+        return plan(scene, self.now)
 
     def _enact(self, found: Plan, besides: str | None = None) -> bool:
         """Do what a plan says, but for one ticket's turns, which were taken. Whether anything happened."""
@@ -440,6 +566,8 @@ class _Run:
             self.live[lease.id] = lease
         else:
             self.live.pop(lease.id, None)
+        if lease.reservation is not None:
+            self.inside.setdefault(lease.reservation, {})[lease.id] = lease
 
     def _named(self, lease_id: str) -> Iterator[Lease]:
         for one in self.parts.get(lease_id, [lease_id]):
@@ -452,7 +580,10 @@ class _Run:
             people = {person: Person(person, any_pool=True)}
         own = [lease for lease in self.live.values() if lease.person == person]
         sums = self._with_accrued(person, pool) if pool in self.policy.pools else self.ledger.sums
-        return Snapshot(self.ledger.tree, sums, self.scenario.nodes, self.ledger.grants, people, own)
+        reservations = tuple(self.reservations.values())
+        return Snapshot(
+            self.ledger.tree, sums, self.scenario.nodes, self.ledger.grants, people, own, reservations
+        )
 
     def _with_accrued(self, person: str, pool: str) -> Sums:
         """The sums as if every lease had been charged just now, in the budgets that bind this person in this pool."""
@@ -474,8 +605,16 @@ class _Run:
 
     def _record(self, fact: LeaseFact) -> Lease:
         snapshot = Snapshot(self.ledger.tree, self.ledger.sums, self.scenario.nodes)
-        ask = Ask(fact.id, fact.person, fact.pool, fact.amounts, kind=fact.kind, server=fact.id)
-        guaranteed = self.ledger.would_be_guaranteed(ask) if fact.borrowed is None else not fact.borrowed
+        ask = Ask(
+            fact.id,
+            fact.person,
+            fact.pool,
+            fact.amounts,
+            kind=fact.kind,
+            reservation=fact.reservation,
+            server=fact.id,
+        )
+        guaranteed = self._starts_guaranteed(ask) if fact.borrowed is None else not fact.borrowed
         ends = (
             fact.ends
             if fact.ends is not None
@@ -490,6 +629,11 @@ class _Run:
             node=fact.node or pick_node(snapshot, ask),
             guaranteed=guaranteed,
         )
+
+    def _starts_guaranteed(self, ask: Ask) -> bool:
+        """What runs inside a reservation is guaranteed; anything else by what is free."""
+        own = self.reservations.get(ask.reservation or "")
+        return (own is not None and own.start <= self.now) or self.ledger.would_be_guaranteed(ask)
 
     def _release(self, leases: Sequence[Lease], why: str) -> None:
         """All of them, and only then what that causes: none is promoted that ends now as well."""

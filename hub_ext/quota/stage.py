@@ -14,7 +14,7 @@ from hub_ext.core.decision import Admit, Decision
 from hub_ext.core.people import Person
 from hub_ext.quota.counting import add_to_sums, charged_pool, is_guaranteed, remove_from_sums
 from hub_ext.quota.ledger import Ledger
-from hub_ext.quota.model import Ask, Grant, Lease, Node
+from hub_ext.quota.model import Ask, Grant, Lease, Node, Reservation
 from hub_ext.quota.policy import Snapshot, decide
 from hub_ext.quota.sums import SumKey, Sums
 from hub_ext.quota.tree import Tree
@@ -142,11 +142,13 @@ class Stage(Room):
         leases: Iterable[Lease],
         grants: Sequence[Grant] = (),
         people: Mapping[str, Person] | None = None,
+        reservations: Sequence[Reservation] = (),
     ) -> None:
         # Plain sums: what a store loads looks at every key whether it was loaded.
         super().__init__(tree, Sums(dict(sums.items())), nodes)
         self.all_nodes = nodes
         self.people = people or {}
+        self.reservations = reservations
         self.leases: dict[str, Lease] = {}
         self._of: dict[str, dict[str, Lease]] = {}
         self._ledger = Ledger(self.policy, self.sums, grants, longest_slice=DAY)
@@ -160,17 +162,39 @@ class Stage(Room):
 
     @classmethod
     def of(cls, snapshot: Snapshot, leases: Iterable[Lease]) -> Stage:
-        return cls(snapshot.tree, snapshot.sums, snapshot.nodes, leases, snapshot.grants, snapshot.people)
+        return cls(
+            snapshot.tree,
+            snapshot.sums,
+            snapshot.nodes,
+            leases,
+            snapshot.grants,
+            snapshot.people,
+            snapshot.reservations,
+        )
 
     def copy(self) -> Stage:
         return Stage(
-            self.tree, self.sums, self.all_nodes, self.leases.values(), self._ledger.grants, self.people
+            self.tree,
+            self.sums,
+            self.all_nodes,
+            self.leases.values(),
+            self._ledger.grants,
+            self.people,
+            self.reservations,
         )
 
     def decide(self, ask: Ask, now: Instant) -> Decision:
         own = tuple(self._of.get(ask.person, {}).values())
-        grants = self._ledger.grants
-        return decide(Snapshot(self.tree, self.sums, self.all_nodes, grants, self.people, own), ask, now)
+        snapshot = Snapshot(
+            self.tree,
+            self.sums,
+            self.all_nodes,
+            self._ledger.grants,
+            self.people,
+            own,
+            self.reservations,
+        )
+        return decide(snapshot, ask, now)
 
     def book(self, ask: Ask, decision: Admit, now: Instant, *, running: bool = False) -> Lease:
         """`running`: it counts as started at once."""

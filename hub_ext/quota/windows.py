@@ -1,7 +1,7 @@
 """How reservations live in the ledger: made, begun, shrunk to what is in use, over; and what they cost unused. Pure.
 
 A reservation counts in `used` at every window's start inside it from the day it is made, and as use of its pool from
-the moment it begins. `turn` does all that is due, in the order of time; the clock and `simulate` call it. What it
+the moment it begins. `turn_windows` does all that is due, in the order of time; the clock and `simulate` call it. What it
 changes is in the sums alone: no lease changes when a window begins or ends.
 
 All functions here need a ledger that was loaded for every pool.
@@ -53,7 +53,7 @@ def is_inside(policy: Policy, lease: Lease, reservation: Reservation) -> bool:
 
 
 def next_edge(reservations: Iterable[Reservation], now: Instant) -> Instant | None:
-    """The next instant after `now` at which `turn` has something to do."""
+    """The next instant after `now` at which `turn_windows` has something to do."""
     edges = (
         edge
         for reservation in reservations
@@ -114,7 +114,7 @@ def cancel(
     _tell(ledger, reservation, now, "cancelled", who=who)
 
 
-def turn(
+def turn_windows(
     ledger: Ledger, reservations: Iterable[Reservation], leases: Sequence[Lease], now: Instant
 ) -> list[Reservation]:
     """All that is due by now: ends first, then what shrinks, then what begins. Returns the reservations that shrank.
@@ -155,17 +155,19 @@ def accrue_unused(
     account: Lease | None,
     inside: Sequence[Lease],
     until: Instant,
+    *,
+    since: Instant = 0,
 ) -> Lease | None:
     """Charge what nobody used up to `until` to the pool and those above it, at the rate of reservations, in slices.
 
     `account` is the lease of `account_id` (None: it is made); `inside` are all leases that ran inside the reservation
-    since it was last charged, those that are over included. Returns the account to keep; None where nothing is due.
+    since it was last charged, those that are over included; a new account is charged from `since` on. Returns the account to keep; None where nothing is due.
     """
     until = min(until, reservation.end)
     if not reservation.approved or until <= reservation.start or reservation.pool not in ledger.policy.pools:
         return account
     if account is None:
-        account = _account(ledger, reservation, until)
+        account = _account(ledger, reservation, max(reservation.start, since), until)
     refs = binding(ledger.policy, account.path, "")
     edges = sorted({grant.until for ref in refs for grant in ledger.budgets.grants_of(ref)})
     for start, end, cost in unused(ledger.policy, reservation, inside, account.charged_until, until):
@@ -208,7 +210,7 @@ def _in_use(leases: Iterable[Lease], at: Instant) -> Mapping[str, int]:
     return used
 
 
-def _account(ledger: Ledger, reservation: Reservation, now: Instant) -> Lease:
+def _account(ledger: Ledger, reservation: Reservation, since: Instant, now: Instant) -> Lease:
     """Over before it began: it takes part in nothing but the accounts."""
     account = Lease(
         id=account_id(reservation),
@@ -222,7 +224,7 @@ def _account(ledger: Ledger, reservation: Reservation, now: Instant) -> Lease:
         cost=ledger.policy.cost(reservation.amounts, ledger.policy.rates.reservation),
         booked_at=reservation.start,
         ends_at=reservation.end,
-        charged_until=reservation.start,
+        charged_until=since,
         state=LeaseState.RELEASED,
         started_at=reservation.start,
         released_at=reservation.end,

@@ -15,7 +15,7 @@ from hub_ext.quota.ledger import EntryKind
 from hub_ext.quota.model import Lease, Policy, Reservation
 from hub_ext.quota.reclaim import taken_at
 from hub_ext.quota.sums import Sums
-from hub_ext.quota.windows import cancel, has_begun, holds, is_inside, reserve, turn, unused
+from hub_ext.quota.windows import cancel, has_begun, holds, is_inside, reserve, turn_windows, unused
 from tests.laws.test_quota_laws import law, pairs
 from tests.support.builders import a_policy
 from tests.support.calendars import (
@@ -201,7 +201,7 @@ def test_reserving_and_cancelling_restores_every_sum(policy: Policy, steps: Any,
     before = life.ledger.sums.copy()
     reserve(life.ledger, wanted, life.living(), life.reservations.values(), life.now)
     if wanted.start <= life.now:
-        turn(life.ledger, [*life.reservations.values(), wanted], life.living(), life.now)
+        turn_windows(life.ledger, [*life.reservations.values(), wanted], life.living(), life.now)
         assert has_begun(life.ledger.sums, wanted)
     cancel(life.ledger, wanted, life.living(), life.now)
     assert life.ledger.sums == before
@@ -211,7 +211,7 @@ def test_reserving_and_cancelling_restores_every_sum(policy: Policy, steps: Any,
 def test_windows_that_turned_once_do_not_turn_again(policy: Policy, steps: Any) -> None:
     life = lived(policy, steps)
     before, told = life.ledger.sums.copy(), len(life.ledger.entries)
-    assert turn(life.ledger, life.reservations.values(), life.living(), life.now) == []
+    assert turn_windows(life.ledger, life.reservations.values(), life.living(), life.now) == []
     assert (life.ledger.sums, len(life.ledger.entries)) == (before, told)
 
 

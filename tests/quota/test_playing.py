@@ -625,29 +625,3 @@ def test_a_new_rate_is_for_new_leases() -> None:
     )
     assert [decision(outcome, name)["facts"]["cost"] for name in ("a", "b")] == [1, 2]
     assert budget(outcome, "univ")["used"] == 4 * HOUR
-
-
-# -- what is not simulated yet -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "part",
-    [
-        {"reservations": [{"id": "w1", "pool": "univ", "amounts": ONE, "from": "+1h", "to": "+3h"}]},
-        {"leases": [lease("l1", "univ", ONE, reservation="w1")]},
-        {
-            "events": [
-                {
-                    "at": "+1h",
-                    "reserve": {"id": "w2", "pool": "univ", "amounts": ONE, "from": "+3h", "to": "+5h"},
-                }
-            ]
-        },
-        {"events": [ask("a", "univ", ONE, reservation="w1")]},
-    ],
-    ids=["stated", "a lease in one", "made on the way", "an ask in one"],
-)
-def test_reservations_are_refused_with_a_sentence(part: dict[str, Any]) -> None:
-    events = part.pop("events", [])
-    with pytest.raises(FaultyDocument, match="reservations cannot be simulated yet"):
-        played(ROOM_FOR_ONE, *events, **part)

@@ -13,7 +13,7 @@ from hub_ext.quota.ledger import refold
 from hub_ext.quota.model import Ask, Policy, Reservation
 from hub_ext.quota.policy import Snapshot
 from hub_ext.quota.sums import Sums
-from hub_ext.quota.windows import cancel, next_edge, reserve, turn
+from hub_ext.quota.windows import cancel, next_edge, reserve, turn_windows
 from tests.support.cities import LIVING, PEOPLE, RESOURCES, Life, asks, meddling, policy_documents, which
 
 windows = st.builds(
@@ -181,7 +181,7 @@ class CalendarLife(Life):
         super()._pass(until - self.now)
 
     def _turn(self) -> None:
-        for shrunk in turn(self.ledger, self.reservations.values(), self.living(), self.now):
+        for shrunk in turn_windows(self.ledger, self.reservations.values(), self.living(), self.now):
             self.reservations[shrunk.id] = shrunk
         self.reservations = {name: one for name, one in self.reservations.items() if one.end > self.now}
 
