@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.support.axe import AXE, RULES
 from tests.support.browser import chromium, needs_chromium, screenshot_path
 from tests.support.hub import wait_for
 from tests.support.notebook_desk import (
@@ -63,6 +64,22 @@ def calm(desk: StandInDesk) -> None:
     """The desk as it is before each story: a guaranteed lease with hours to go."""
     desk.fails, desk.ends_at, desk.guaranteed = "", ends_in(hours=4), True
     desk.notice = desk.extend = desk.refusal = None
+
+
+AXE_ON_OURS = """
+rules => axe.run(
+  {include: [".hangang-bar", ".hangang-chip", ".hangang-unseen"].map(one => [one])},
+  {runOnly: {type: "tag", values: rules}, resultTypes: ["violations"]},
+)
+"""
+
+
+def violations(page: Page) -> list[str]:
+    """What axe objects to in what is ours; the rest of the page is JupyterLab's."""
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found: dict[str, Any] = page.evaluate(AXE_ON_OURS, RULES)
+    assert {rule["id"] for rule in found["passes"]} >= {"button-name", "link-name"}
+    return [f"{one['id']}: {node['html']}" for one in found["violations"] for node in one["nodes"]]
 
 
 CONTRASTS = """
@@ -214,6 +231,8 @@ def test_a_notice_comes_into_the_notebook_that_is_open(
         assert inside[2] <= box["height"], "nothing is cut off below"
         assert inside[3] <= width, "it fits where the lab itself does not"
         seen.page.screenshot(path=screenshot_path(f"lab-notice-{language}-{width}-{theme.lower()}"))
+        assert violations(seen.page) == [], "WCAG AA"
+        # axe leaves contrast open where the lab stacks its areas.
         texts = seen.page.locator(
             ".hangang-bar span, .hangang-bar button, .hangang-bar a, .hangang-chip span"
         )
