@@ -38,7 +38,7 @@ class CentreFacts:
     shown: Sequence[Node] = ()
     held: Sequence[Held] = ()
     nowhere: Sequence[Held] = ()
-    """Leases with GPUs whose machine is not known."""
+    """Leases whose machine is not known."""
     totals: Sequence[Total] = ()
     taken: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """By machine and resource, what leases hold there."""

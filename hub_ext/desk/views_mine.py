@@ -267,7 +267,7 @@ def _longer(facts: MineFacts, lease: Lease, say: Speaker) -> tuple[tuple[Longer,
     objection = ""
     for minutes, outcome in facts.extensions.get(lease.id, ()):
         if not isinstance(outcome, End):
-            objection = objection or str(_explained(facts, outcome.code.value, outcome.facts, say) or "")
+            objection = objection or why_not(facts, outcome, say)
         elif outcome.at > lease.ends_at and outcome.at not in choices:
             label = say(
                 "until {time} (+{longer})",
@@ -313,15 +313,20 @@ def _ticket(facts: MineFacts, ticket: Waiting, say: Speaker) -> TicketLine:
         if ticket.place is not None
         else say("in line since {time}", time=say.moment(ticket.made_at, facts.now)),
         since_exact=say.exact(ticket.made_at),
-        told=_explained(facts, ticket.code, ticket.facts, say),
+        told=explained(ticket.code, ticket.facts, say, titles=facts.titles, now=facts.now),
         put_back=say("It was taken back from you, so you are first again.") if ticket.put_back else "",
     )
 
 
-def _explained(facts: MineFacts, code: str, of: Mapping[str, object], say: Speaker) -> Explanation | None:
-    """None for a ticket that was not looked at yet."""
+def explained(
+    code: str, of: Mapping[str, object], say: Speaker, *, titles: Titles, now: Instant
+) -> Explanation | None:
+    """None for a ticket that was not looked at yet, and for facts that another version wrote: a page shows the rest."""
     known = next((known for known in Code if known.value == code), None)
-    return None if known is None else explain(known, of, say, titles=facts.titles, now=facts.now)
+    try:
+        return None if known is None else explain(known, of, say, titles=titles, now=now)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
 
 
 def _clusters(facts: MineFacts, say: Speaker) -> list[ClusterLine]:

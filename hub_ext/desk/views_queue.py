@@ -10,9 +10,9 @@ from hub_ext.core.amounts import MILLI, is_gpu
 from hub_ext.core.clock import Instant, Seconds
 from hub_ext.core.decision import Code
 from hub_ext.desk.records import QueueFilter, Waiting
-from hub_ext.desk.views_mine import Chip, waiting_chip
+from hub_ext.desk.views_mine import Chip, explained, waiting_chip
 from hub_ext.language import Speaker
-from hub_ext.quota.explain import Explanation, Titles, explain
+from hub_ext.quota.explain import Explanation, Titles
 from hub_ext.quota.model import SERVER, Policy
 
 TICKETS_A_PAGE: Final = 50
@@ -102,18 +102,12 @@ def _line(facts: QueueFacts, ticket: Waiting, say: Speaker) -> QueueLine:
         pool_title=say.text(facts.titles.get(ticket.pool, {}), ticket.pool),
         what=say.amounts(ticket.amounts),
         code=ticket.code,
-        told=told(ticket, facts, say),
+        told=explained(ticket.code, ticket.facts, say, titles=facts.titles, now=facts.now),
         chip=waiting_chip(ticket, facts.now, say),
         since=say.duration(max(0, facts.now - ticket.made_at)),
         since_exact=say.exact(ticket.made_at),
         notes=tuple(notes),
     )
-
-
-def told(ticket: Waiting, facts: QueueFacts, say: Speaker) -> Explanation | None:
-    """Why it waits, in words; None while it was not looked at."""
-    code = next((code for code in Code if code.value == ticket.code), None)
-    return None if code is None else explain(code, ticket.facts, say, titles=facts.titles, now=facts.now)
 
 
 QUEUE_COLUMNS: Final = (

@@ -161,7 +161,14 @@ class Lively:
         **more: Any,
     ) -> Ticket:
         """Somebody in line, as the clock wrote it down."""
-        facts = {"pool": person.pools[0], "resource": "gpu.h200", "asked": 1000, "available": 0}
+        facts: dict[str, Any] = {
+            "pool": person.pools[0],
+            "resource": "gpu.h200",
+            "asked": 1000,
+            "available": 0,
+        }
+        if more.get("code") == "no-node-free":
+            facts = {"pool": person.pools[0], "asked": {"gpu.h200": 1000}, "nodes": 3}
         ask = Ask(
             name, person.name, person.pools[0], {"gpu.h200": 1000, "cpu": 8000}, server=name, minutes=120
         )
