@@ -19,6 +19,7 @@ from hub_ext.desk.auth import SignInNeeded, sign_in_first
 from hub_ext.desk.desk import API, Desk
 from hub_ext.desk.errors import ErrorBody, add_error_handlers
 from hub_ext.desk.live import Watch
+from hub_ext.desk.metrics import Metrics
 from hub_ext.desk.static_files import add_static_files
 from hub_ext.desk.waiting import look
 
@@ -45,8 +46,8 @@ SECURITY_HEADERS: Final = {
 }
 
 
-def create_app(desk: Desk) -> FastAPI:
-    """The application. Every module of `handlers` brings its own `router`."""
+def create_app(desk: Desk, metrics: Metrics | None = None) -> FastAPI:
+    """The application. Every module of `handlers` brings its own `router`. `metrics` are those of the clock beside it."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -66,6 +67,7 @@ def create_app(desk: Desk) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.desk = desk
+    app.state.metrics = metrics or Metrics()
     app.state.watch = Watch(partial(look, desk.store, desk.clock), desk.admission.in_thread)
     for module in sorted(pkgutil.iter_modules(handlers.__path__), key=lambda one: one.name):
         found = importlib.import_module(f"{handlers.__name__}.{module.name}")

@@ -221,6 +221,11 @@ def calls(scope: str) -> Callable[[Request], Awaitable[Caller]]:
     return caller
 
 
+async def token_identity(request: Request) -> Identity:
+    """Whose token the request came with; for what is open to services too."""
+    return await _by_token(request, request.headers.get("authorization", ""))
+
+
 async def _by_token(request: Request, given: str) -> Identity:
     match = _AUTHORIZATION.fullmatch(given.strip())
     identity = await desk_of(request).login.identity(match[1]) if match else None

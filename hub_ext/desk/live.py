@@ -96,7 +96,8 @@ class Watch:
         while self._pages:
             pause = self._seconds
             try:
-                look = await self._in_thread(self._look, list(self._pages))
+                self._tell(await self._in_thread(self._look, list(self._pages)))
+                self._away = False
             except HubError as error:
                 pause = max(pause, FAILED_SECONDS)
                 self._say_away(error)
@@ -105,9 +106,6 @@ class Watch:
                 pause = max(pause, FAILED_SECONDS)
                 log.exception("the waiting pages could not be told")
                 self._tell(None)
-            else:
-                self._away = False
-                self._tell(look)
             await asyncio.sleep(pause)
 
     def _tell(self, look: Look | None) -> None:

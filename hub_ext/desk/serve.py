@@ -27,7 +27,7 @@ def serve(desk: Desk, clockwork: Clockwork, host: str, port: int) -> None:
     stop = threading.Event()
     server = uvicorn.Server(
         uvicorn.Config(
-            create_app(desk),
+            create_app(desk, clockwork.metrics),
             host=host,
             port=port,
             access_log=False,
