@@ -136,12 +136,16 @@ CODES: Final[Mapping[Code, CodeEntry]] = {
     ),
     Code.RESERVED_SOON: CodeEntry(
         ("wait",),
-        "A reservation needs the room so soon that the shortest start would run into it.",
+        "A reservation needs the room so soon that the shortest start would run into it; or the ask's own reservation "
+        "has yet to begin, or ends when the lease does that was to go on.",
         {
             "pool": _POOL,
             "resource": Fact("name of a resource", "what the reservation holds", optional=True),
             "starts": Fact("time", "when the reservation begins", optional=True),
             "ends": Fact("time", "when the reservation ends", optional=True),
+            "reservation": Fact("id of a reservation", "which one it is", optional=True),
+            "reserved_for": Fact("name of a pool", "whose reservation it is", optional=True),
+            "inside": Fact("yes or no", "whether it is the one that the ask names", optional=True),
         },
     ),
     Code.POOL_FULL: CodeEntry(

@@ -74,6 +74,10 @@ def explain_cut(
     time = say.moment(ends_at, now)
     if cut_by.get("kind") == "session":
         told_by = told.sentence("Until {time}: a server of {pool} may run no longer at a time.", time=time)
+    elif cut_by.get("kind") == "reservation" and cut_by.get("inside"):
+        told_by = told.sentence("Until {time}: the reservation of {pool} ends then.", time=time)
+    elif cut_by.get("kind") == "reservation":
+        told_by = say("Until {time}: from then on this place is reserved.", time=time)
     elif told.mine:
         told_by = told.sentence(
             "Until {time}, because your GPU-hours in {pool} for {period} are used up then.", time=time
@@ -404,6 +408,15 @@ def _budget_short(told: _Told) -> _Words:
 
 
 def _reserved_soon(told: _Told) -> _Words:
+    if told.facts.get("inside"):
+        sentence = told.sentence(
+            "{pool} has this reserved from {starts} until {ends}; your place in it is for that time.",
+            pool=told.pool("reserved_for"),
+            starts=told.time("starts"),
+            ends=told.time("ends"),
+        )
+        if sentence:
+            return sentence, told.sentence("Outside it, start a server without the reservation.")
     return (
         told.sentence(
             "This place is reserved from {time} on, too soon to start before it.", time=told.time("starts")

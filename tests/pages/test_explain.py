@@ -233,6 +233,22 @@ CASES: dict[str, tuple[Code, dict[str, Any], str, str]] = {
         "09:10부터 예약된 자리라서, 그 전에 시작하기에는 시간이 부족합니다. 11:00부터 다시 쓸 수 있습니다. "
         "더 작은 크기를 선택하거나, 나중에 다시 시도해 주세요.",
     ),
+    "one's own reservation has yet to begin": (
+        Code.RESERVED_SOON,
+        {
+            **UNIV,
+            "resource": None,
+            "starts": time(600),
+            "ends": time(2 * HOUR),
+            "reservation": "w1",
+            "reserved_for": "hangang-univ",
+            "inside": True,
+        },
+        "Hangang University has this reserved from 09:10 until 11:00; your place in it is for that time. "
+        "Outside it, start a server without the reservation.",
+        "한강대학교의 예약 시간은 09:10부터 11:00까지이며, 예약된 자리는 그 시간에만 쓸 수 있습니다. "
+        "그 밖의 시간에는 예약 없이 서버를 시작해 주세요.",
+    ),
     "some is free, but not enough": (
         Code.POOL_FULL,
         {
@@ -369,6 +385,15 @@ def test_an_earlier_end_is_explained() -> None:
     session = {"kind": "session", "pool": "hangang-univ"}
     assert explain_cut(session, end, speaker("en"), titles=TITLES, now=NOW) == (
         "Until 12:00: a server of Hangang University may run no longer at a time."
+    )
+    assert (
+        explain_cut({"kind": "reservation", "inside": False}, end, speaker("en"), now=NOW)
+        == "Until 12:00: from then on this place is reserved."
+    )
+    window = {"kind": "reservation", "inside": True, "pool": "hangang-univ"}
+    assert (
+        explain_cut(window, end, speaker("ko"), titles=TITLES, now=NOW)
+        == "12:00까지 쓸 수 있습니다. 그때 한강대학교의 예약이 끝납니다."
     )
     assert (
         explain_cut({"kind": "comet"}, end, speaker("en"), now=NOW)
