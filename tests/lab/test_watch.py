@@ -162,3 +162,16 @@ async def test_after_a_change_the_desk_is_asked_at_once() -> None:
     watch.forget()
     await watch.look("en")
     assert len(desk.asked) == 2
+
+
+async def test_the_last_lease_is_known_without_asking() -> None:
+    desk = CountingDesk()
+    watch, steady = watch_of(desk)
+    assert watch.last() is None
+    await watch.look("en")
+    steady.at += 1
+    longer = replace(LEASE, ends_at=LEASE.ends_at + 60)
+    desk.answer = Told(longer, DESK_TIME + 1)
+    await watch.look("ko")
+    assert watch.last() == longer
+    assert len(desk.asked) == 2

@@ -144,5 +144,5 @@ def _words(say: Speaker) -> dict[str, str]:
         "region": say("Time of this server"),
         "left": say("{time} left"),
         "working": say("Extending …"),
-        "lost": say("This notebook's server does not answer. Nothing could be changed."),
+        "lost": say("This notebook's server does not answer. Try again in a minute."),
     }

@@ -58,18 +58,21 @@ class Notices:
     async def extend(self, minutes: int | None, language: Language) -> tuple[bool, str]:
         """Whether it was done, and what to say about it."""
         say = translator(language)
-        lease = (await self.watch.look(language)).lease
+        # A desk that does not answer is waited for once, not once for each question.
+        lease = self.watch.last() or (await self.watch.look(language)).lease
         try:
             if lease is None:
                 raise DeskAway("this server's lease is not known")
             await self.desk.extend(lease.id, minutes or step_minutes(lease), language)
         except Refused as refusal:
+            self.watch.forget()
             return False, str(refusal) or say("The desk does not allow it and gives no reason.")
         except DeskAway as problem:
             _log.warning("Not extended: %s", problem)
-            return False, say("The desk does not answer. Nothing was changed; try again in a minute.")
-        finally:
-            self.watch.forget()
+            return False, say(
+                "The desk did not answer in time. Look again in a minute: the time left shows whether it was done."
+            )
+        self.watch.forget()
         lease = (await self.watch.look(language)).lease
         return True, say("Extended: it ends at {time} now.", time=lease.clock) if lease else ""
 

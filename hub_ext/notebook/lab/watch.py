@@ -73,6 +73,12 @@ class LeaseWatch:
             await asyncio.shield(entry.asking)
         return self._known(entry)
 
+    def last(self) -> Lease | None:
+        """The lease as it was told last, in whatever language; asks nobody."""
+        told = [entry for entry in self._entries.values() if entry.told is not None]
+        newest = max(told, key=lambda entry: entry.told_on, default=None)
+        return None if newest is None or newest.told is None else newest.told.lease
+
     def forget(self) -> None:
         """The next look asks the desk; what it says may have changed."""
         for entry in self._entries.values():
