@@ -117,13 +117,14 @@ class _Planning:
     # -- 1 ---------------------------------------------------------------------------------------------------------
 
     def resume(self) -> None:
-        """The holds of tickets for which leases have had notice."""
+        """The holds of tickets for which leases have had notice, also when those have ended by now."""
         eta: dict[str, Instant] = {}
         for ticket_id, ends_at in self.taken.values():
             eta[ticket_id] = max(eta.get(ticket_id, self.now), ends_at)
         for ticket in sorted(self.scene.tickets, key=lambda ticket: (ticket.made_at, ticket.id)):
-            if ticket.id in eta and ticket.ask.pool in self.policy.pools:
-                self._hold(ticket, eta[ticket.id], firm=True)
+            holds = ticket.id in eta or ticket.outlook.reclaims
+            if holds and ticket.ask.pool in self.policy.pools:
+                self._hold(ticket, eta.get(ticket.id, self.now), firm=True)
 
     def find_patient(self) -> None:
         """In each tree, the first in line that waits for room, and has waited long enough, holds what it needs."""
@@ -224,7 +225,8 @@ class _Planning:
                 del self.taken[lease.id]
         eta = max([self.now, *(self.taken[name][1] for name in kept)])
         self._hold(ticket, eta, firm=True)
-        self._promise_turn(ticket, eta, tuple(lease.id for lease in leases))
+        ending = (x for x in self.scene.leases if _is_ending(x) and x.noticed_for == ticket.id)
+        self._promise_turn(ticket, eta, tuple(lease.id for lease in (*ending, *leases)))
 
     def _hold(self, ticket: Ticket, eta: Instant, *, firm: bool) -> None:
         """From here on nobody behind takes what the ticket needs at `eta`."""

@@ -408,3 +408,82 @@ def _grant(draw: st.DrawFn, policy: dict[str, Any], at: int) -> dict[str, Any] |
         "until": f"+{until}s",
         "period": period,
     } | who
+
+
+# -- cities in which people wait for one another --------------------------------------------------------------------------
+
+
+@st.composite
+def crowded(draw: st.DrawFn, *, meddling: bool = True) -> dict[str, Any]:
+    """A what-if file in which little is left for many: they borrow, wait, take back, leave and come late."""
+    few = st.sampled_from([0, 0, 1, 2, 3])
+    limits = st.sampled_from([{}, {}, {"lend": 1}, {"borrow": 2}])
+    tree = {
+        "root": None,
+        "north": "root",
+        "south": "root",
+        "lab": "north",
+        "school": "north",
+        "shop": "south",
+    }
+    pools: dict[str, Any] = {}
+    for name, parent in tree.items():
+        quota = {"gpu.a": {"nominal": draw(few)} | (draw(limits) if parent else {})}
+        if draw(st.booleans()):
+            quota["cpu"] = {"nominal": draw(st.sampled_from([4, 8]))}
+        pools[name] = {"quota": quota} | ({"parent": parent} if parent else {})
+        if draw(st.integers(0, 3)) == 0:
+            pools[name]["weight"] = draw(st.sampled_from(["0", "0.5", 3]))
+    if draw(st.integers(0, 2)) == 0:
+        pools["north"]["person"] = {"servers": 2}
+    if draw(st.integers(0, 2)) == 0:
+        pools["lab"]["budgets"] = [{"hours": draw(st.sampled_from([2, 9])), "period": "day"}]
+    queue = {"patience": draw(st.sampled_from(["0s", "5m", "15m"])), "claim": "10m"}
+    policy = {
+        "version": 1,
+        "timezone": "Asia/Seoul",
+        "gpu_classes": {"a": {"resource": "example.com/a"}},
+        "queue": queue,
+        "pools": pools,
+    }
+    size = st.sampled_from(
+        [{"gpu.a": 1}, {"gpu.a": 1, "cpu": 2}, {"gpu.a": 2}, {"gpu.a": 3, "cpu": 4}, {"cpu": 3}]
+    )
+    leases = [
+        {
+            "id": f"f{number}",
+            "pool": draw(st.sampled_from(list(tree))),
+            "person": draw(st.sampled_from(PEOPLE)),
+            "amounts": draw(size),
+            "started": f"-{draw(st.integers(0, 90))}m",
+            "ends": f"+{draw(st.integers(1, 300))}m",
+        }
+        for number in range(draw(st.integers(0, 3)) if meddling else 0)
+    ]
+    names, events, at = [lease["id"] for lease in leases], [], 0
+    for number in range(draw(st.integers(4, 18))):
+        at += draw(st.sampled_from([1, 60, 200, 700, 1900]))
+        kind = (
+            draw(st.sampled_from(["ask"] * 6 + ["release", "cancel", "tick", "extend"])) if names else "ask"
+        )
+        event: dict[str, Any] = {"at": f"+{at}s"}
+        if kind == "ask":
+            names.append(f"a{number}")
+            event["ask"] = {
+                "id": f"a{number}",
+                "pool": draw(st.sampled_from(list(tree))),
+                "person": draw(st.sampled_from(PEOPLE)),
+                "amounts": draw(size),
+                "minutes": draw(st.sampled_from([15, 60, 120, 300])),
+            }
+            event["ask"] |= draw(
+                st.sampled_from([{}, {}, {}, {"shows_up": "never"}, {"kind": "dask-worker", "count": 2}])
+            )
+        elif kind == "extend":
+            event["extend"] = {"id": draw(st.sampled_from(names)), "minutes": 60}
+        else:
+            event[kind] = True if kind == "tick" else draw(st.sampled_from(names))
+        events.append(event)
+    nodes = [{"name": "n1", "gpu.a": 3, "cpu": 8}, {"name": "n2", "gpu.a": 3, "cpu": 8}]
+    found = {"now": "2027-03-01T21:00:00+09:00", "policy": policy, "leases": leases, "events": events}
+    return found | draw(st.sampled_from([{}, {"nodes": nodes}]))
