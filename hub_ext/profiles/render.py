@@ -103,6 +103,7 @@ def _table(page: StartPage, age: dict[str, str]) -> dict[str, object]:
                 "startable": state.kind.startable,
                 "chip": state.chip,
                 "button": state.button,
+                "ask": state.ask,
                 "hint": state.hint,
                 "sentence": state.sentence,
                 "next": state.next_step,

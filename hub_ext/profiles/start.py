@@ -181,7 +181,15 @@ def _state(
                 )
             elif when is not None:
                 chip = say("Not now, again from {time}", time=say.moment(when, facts.now))
-            return State(Kind.WAIT, chip, say("Not now"), sentence=said.sentence, next_step=said.next_step)
+            return State(
+                Kind.WAIT,
+                chip,
+                say("Not now"),
+                ask=say("Wait in line"),
+                hint=say("In line, your place is kept and the server starts by itself when its turn comes."),
+                sentence=said.sentence,
+                next_step=said.next_step,
+            )
         case Refuse():
             said = explains.decision(decision)
             words = say("Not possible")
@@ -207,6 +215,7 @@ def _startable(
         kind=Kind.NOW if decision.guaranteed else Kind.BORROWED,
         chip=say("Now") if decision.guaranteed else say("Now, borrowed"),
         button=say("Start"),
+        ask=say("Start"),
         hint="" if decision.guaranteed else explains.borrowed(decision.lender, pool.notice),
         price=say.price(decision.cost),
         until=until,

@@ -105,11 +105,15 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One size in one pool for one length, as it stands: the chip and what is beneath it."""
+    """One size in one pool for one length, as it stands: the chip and what is beneath it.
+
+    `ask` is what the button says that asks for it: to start, or to wait in line; empty where neither is possible.
+    """
 
     kind: Kind
     chip: str
     button: str
+    ask: str = ""
     hint: str = ""
     sentence: str = ""
     next_step: str = ""

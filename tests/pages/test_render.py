@@ -85,6 +85,7 @@ def everything(language: Language = "en") -> str:
         ),
         (CPU, FREE_OF_CHARGE),
         (profile("full"), FULL),
+        (profile("never"), TOO_BIG),
     ]
     shown = page(
         decisions, language, pools=POOLS, hidden=[TEACHING], hours=[hours(), hours(mine=False, near=False)]
@@ -165,8 +166,12 @@ def test_the_browser_sends_what_the_selection_reads() -> None:
 
 
 def test_only_what_cannot_be_started_at_all_is_switched_off_without_script() -> None:
-    switched_off = {b["value"] for b in Reader(everything()).named("button") if "disabled" in b}
-    assert switched_off == {"full"}, "several GPUs may be started with another choice"
+    read = Reader(everything())
+    switched_off = {b["value"] for b in read.named("button") if "disabled" in b}
+    assert switched_off == {"never"}, (
+        "several GPUs may be started with another choice, the full one waited for"
+    )
+    assert re.search(r'value="full"[^>]*>Wait in line<', everything())
 
 
 def test_the_table_knows_every_choice_and_says_each_state_once() -> None:

@@ -71,8 +71,8 @@
         instead.hidden = state.startable;
       }
       const button = part("button");
-      button.disabled = !state.startable;
-      button.textContent = state.button;
+      button.disabled = !state.ask;
+      button.textContent = state.ask || state.button;
       // Where only some choices are possible now, the others say so; all else as it is.
       fields.forEach((field, place) => {
         const options = [...(field.options || [])];
