@@ -22,6 +22,9 @@ By = Literal["lease", "day", "pool", "person"]
 LONGEST_DAYS: Final = 1830
 """Days of one report: five years."""
 EXPORT_PAGE: Final = 2000
+_EARLIEST: Final = date(1971, 1, 1)
+_LATEST: Final = date(9000, 1, 1)
+"""Nothing ended outside these; before year 1 and after 9999 there are no dates to ask for."""
 CLUSTER: Final = "hangang"
 """What the centre is called where a tool of accounting wants a cluster's name."""
 
@@ -80,7 +83,8 @@ def sacct_pages(store: Store, scope: UsageScope, size: int = EXPORT_PAGE) -> Ite
     after = None
     with store.reading() as txn:
         zone = txn.policy.timezone
-    ended = first_instant(scope.first, zone), first_instant(scope.last + timedelta(days=1), zone)
+    first, last = (min(max(day, _EARLIEST), _LATEST) for day in (scope.first, scope.last))
+    ended = first_instant(first, zone), first_instant(last + timedelta(days=1), zone)
     scope = replace(scope, ended=ended)
     while True:
         with store.reading() as txn:

@@ -144,6 +144,17 @@ def test_what_the_report_is_asked_wrongly(
         assert (answer.json()["code"], set(answer.json())) == (code, {"code", "facts", "message"})
 
 
+@pytest.mark.parametrize("form", ["json", "csv", "jsonl", "sacct"])
+@pytest.mark.parametrize("days", [("0001-01-01", "0001-01-31"), ("9999-12-01", "9999-12-31")])
+def test_the_ends_of_the_calendar_are_days_as_well(
+    centre: HoursCentre, form: str, days: tuple[str, str]
+) -> None:
+    first, last = days
+    answer = centre.call(OPERATOR).get(USAGE, params={"from": first, "to": last, "format": form})
+    assert answer.status_code == 200
+    assert "run-9" not in answer.text
+
+
 def test_without_dates_it_is_this_month_until_today(centre: HoursCentre) -> None:
     page = centre.call(STUDENT).get(USAGE).json()
     assert (page["from"], page["to"]) == ("2027-03-01", "2027-03-10")
