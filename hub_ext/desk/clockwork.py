@@ -444,7 +444,7 @@ class Clockwork:
         now, reservations = self.admission.clock.now(), self.picture.reservations
         if reservations == self._windows and now < self._next_window:
             return
-        if reservations or self._windows:
+        if reservations or self._windows or self._windows is None:  # the first look: what was over meanwhile
             with self.admission.store.booking() as txn:
                 now = max(now, txn.latest())
                 keep_windows(txn, now)

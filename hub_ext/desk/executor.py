@@ -128,7 +128,15 @@ class _Enacting:
         own = self.own[ask.person]
         if any(held.id == ask.id or (held.kind, held.server) == (ask.kind, ask.server) for held in own):
             return  # two leases for one server there never are
-        snapshot = Snapshot(self.ledger.tree, self.ledger.sums, self.nodes, self.ledger.grants, people, own)
+        snapshot = Snapshot(
+            self.ledger.tree,
+            self.ledger.sums,
+            self.nodes,
+            self.ledger.grants,
+            people,
+            own,
+            self.txn.reservations(self.now),
+        )
         decision, devices = with_devices(decide(snapshot, ask, self.now), ask, self.nodes, self._live)
         if not isinstance(decision, Admit):
             return

@@ -80,7 +80,14 @@ class Picture:
     def scene(self) -> Scene:
         """What a plan looks at."""
         assert self.policy is not None
-        snapshot = Snapshot(tree_of(self.policy), self.sums(), self.nodes, self.grants, self.people)
+        snapshot = Snapshot(
+            tree_of(self.policy),
+            self.sums(),
+            self.nodes,
+            self.grants,
+            self.people,
+            reservations=self.reservations,
+        )
         leases = list(self.leases.values())
         return Scene(snapshot, leases, list(self.tickets.values()), self.recent, self.reservations)
 

@@ -21,8 +21,11 @@ def decide_in_line(
     others = [one for one in txn.tickets() if one.id != ticket.id]
     people: Mapping[str, Person] = people_of(txn, others) | {person.name: person}
     ledger = txn.ledger(None)
-    snapshot = Snapshot(ledger.tree, ledger.sums, txn.nodes(), ledger.grants, people)
-    scene = Scene(snapshot, leases, [*others, ticket], recent_use(txn, now), txn.reservations(now))
+    reservations = txn.reservations(now)
+    snapshot = Snapshot(
+        ledger.tree, ledger.sums, txn.nodes(), ledger.grants, people, reservations=reservations
+    )
+    scene = Scene(snapshot, leases, [*others, ticket], recent_use(txn, now), reservations)
     found = plan(scene, now)
     for turn in found.turns:
         if turn.ticket.id == ticket.id:

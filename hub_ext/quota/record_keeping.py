@@ -25,7 +25,15 @@ class Records:
         with self.store.booking() as txn:
             now = self._now(txn)
             kept = txn.ledger(None).sums if txn.policy_digest else Sums()
-            sums = refold(policy, txn.live_leases(), txn.charges(), kept, txn.grants(), since=now)
+            sums = refold(
+                policy,
+                txn.live_leases(),
+                txn.charges(),
+                kept,
+                txn.grants(),
+                since=now,
+                reservations=txn.reservations(now),
+            )
             txn.put_policy(text, policy, sums, now=now, who=who)
             ledger = txn.ledger(None)
             promoted = ledger.promote(txn.borrowed_leases(policy.pools), now)

@@ -170,7 +170,15 @@ class Admission(Records):
             ledger = txn.ledger(pools, [person.name])
             own = txn.live_leases(person=person.name)
             nodes = txn.nodes()
-            snapshot = Snapshot(ledger.tree, ledger.sums, nodes, ledger.grants, {person.name: person}, own)
+            snapshot = Snapshot(
+                ledger.tree,
+                ledger.sums,
+                nodes,
+                ledger.grants,
+                {person.name: person},
+                own,
+                txn.reservations(now),
+            )
             live, waiting = cache(txn.live_leases), txn.tickets(codes=WAITS_FOR_ROOM)
             decisions = {}
             for ask in asks:
@@ -282,7 +290,9 @@ class Admission(Records):
             if objection is not None:
                 return Extension(lease, policy, now, objection)
             ledger = txn.ledger(loaded(policy, [lease]), [lease.person])
-            snapshot = Snapshot(ledger.tree, ledger.sums, txn.nodes(), ledger.grants, {}, [lease])
+            snapshot = Snapshot(
+                ledger.tree, ledger.sums, txn.nodes(), ledger.grants, {}, [lease], txn.reservations(now)
+            )
             found = decide_extension(snapshot, lease, minutes, now)
             if isinstance(found, Wait | Refuse):
                 return Extension(lease, policy, now, found)
@@ -364,7 +374,9 @@ def _decide(
 ) -> tuple[Decision, tuple[str, ...], Outlook | None]:
     """The decision with devices, and how the ticket stands where it has to wait."""
     ask, policy, nodes = ticket.ask, txn.policy, txn.nodes()
-    snapshot = Snapshot(ledger.tree, ledger.sums, nodes, ledger.grants, {person.name: person}, own)
+    snapshot = Snapshot(
+        ledger.tree, ledger.sums, nodes, ledger.grants, {person.name: person}, own, txn.reservations(now)
+    )
     decision = decide(snapshot, ask, now)
     if isinstance(decision, Admit):
         waiting = txn.tickets(codes=WAITS_FOR_ROOM)

@@ -17,6 +17,7 @@ from hub_ext.quota.model import Ask, Budget, Device, GpuClass, Lease, Node, Peri
 from hub_ext.quota.policy import Snapshot, decide
 from hub_ext.quota.store import SqlStore, SqlTransaction
 from hub_ext.quota.sums import Sums
+from hub_ext.quota.windows import has_begun
 from tests.support.databases import Database
 
 START = int(datetime(2027, 3, 1, 0, 0, tzinfo=UTC).timestamp())
@@ -136,7 +137,9 @@ def refolded(transaction: SqlTransaction, policy: Policy, since: int | None = No
     """The sums afresh, under this policy, from what the database holds."""
     kept = transaction.ledger(None).sums if transaction.policy_digest else Sums()
     leases = transaction.live_leases()
-    return refold(policy, leases, transaction.charges(), kept, transaction.grants(), since)
+    latest = transaction.latest()
+    known = [one for one in transaction.reservations(0) if one.end > latest or has_begun(kept, one)]
+    return refold(policy, leases, transaction.charges(), kept, transaction.grants(), since, known)
 
 
 def check_laws(store: SqlStore) -> None:
