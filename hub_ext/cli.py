@@ -22,6 +22,7 @@ import click
 from hub_ext.auth.explain import condition_in_words
 from hub_ext.auth.explain import explain as explain_sign_in
 from hub_ext.auth.policy import Known, NotKnown, Tried, decide, is_administrator, person_of
+from hub_ext.cli_hours import print_report, print_requests, print_sacct
 from hub_ext.core.amounts import COST_UNITS_PER_GPU_HOUR, format_amount, hours_to_cost_units
 from hub_ext.core.clock import Instant, instant_of
 from hub_ext.core.errors import BadInput, HubError
@@ -387,13 +388,20 @@ def _date(_context: click.Context, parameter: click.Parameter, value: str | None
 @main.command()
 @click.option("--from", "first", callback=_date, help="First day (default: the first of this month).")
 @click.option("--to", "last", callback=_date, help="Last day, included (default: today).")
-@click.option("--by", type=click.Choice(["pool", "person"]), default="pool", show_default=True)
 @click.option(
-    "--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True
+    "--by", type=click.Choice(["pool", "person", "day", "lease"]), default="pool", show_default=True
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "csv", "json", "sacct"]),
+    default="table",
+    show_default=True,
+    help="sacct: what ended in this time, as Slurm writes jobs (for Open XDMoD).",
 )
 @tells_faults
 def usage(first: date | None, last: date | None, by: str, form: str) -> None:
-    """Report GPU-hours by pool (with all below it) or person."""
+    """Report GPU-hours by pool (with all below it), person, day or lease."""
     factory = _factory()
     with factory.store.reading() as txn:
         policy = txn.policy
@@ -401,6 +409,13 @@ def usage(first: date | None, last: date | None, by: str, form: str) -> None:
         first, last = first or today.replace(day=1), last or today
         if last < first:
             raise BadInput(f"--to {last} lies before --from {first}.")
+    if form == "sacct":
+        print_sacct(factory.store, first, last)
+        return
+    if by == "lease" or by == "day":
+        print_report(factory.store, "lease" if by == "lease" else "day", form, first, last)
+        return
+    with factory.store.reading() as txn:
         rows = usage_rows(txn.usage(first, last), policy, by)
     if form == "json":
         click.echo(json.dumps({"from": str(first), "to": str(last), "by": by, "rows": rows}, indent=2))
@@ -446,6 +461,15 @@ def usage_rows(found: Sequence[UsageRow], policy: Policy, by: str) -> list[dict[
             }
         )
     return result
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True)
+@click.option("--all", "everything", is_flag=True, help="Also those that were answered or withdrawn.")
+@tells_faults
+def requests(as_json: bool, everything: bool) -> None:
+    """Show who asks for more GPU-hours. They are answered on the desk's pages; `hub-ext grant` gives hours unasked."""
+    print_requests(_factory().store, everything=everything, as_json=as_json)
 
 
 @main.command()
