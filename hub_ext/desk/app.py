@@ -8,11 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
-from typing import Final
 
 from fastapi import APIRouter, FastAPI
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hub_ext.desk import handlers
 from hub_ext.desk.auth import SignInNeeded, sign_in_first
@@ -20,30 +17,9 @@ from hub_ext.desk.desk import API, Desk
 from hub_ext.desk.errors import ErrorBody, add_error_handlers
 from hub_ext.desk.live import Watch
 from hub_ext.desk.metrics import Metrics
+from hub_ext.desk.security import SecurityHeaders
 from hub_ext.desk.static_files import add_static_files
 from hub_ext.desk.waiting import look
-
-SECURITY_HEADERS: Final = {
-    # Nothing loads from elsewhere, no script or style stands in a page, and no page stands in another.
-    "Content-Security-Policy": "; ".join(
-        [
-            "default-src 'none'",
-            "script-src 'self'",
-            "style-src 'self'",
-            "font-src 'self'",
-            "img-src 'self' data:",
-            "connect-src 'self'",
-            "form-action 'self'",
-            "base-uri 'none'",
-            "frame-ancestors 'none'",
-        ]
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
-}
 
 
 def create_app(desk: Desk, metrics: Metrics | None = None) -> FastAPI:
@@ -79,24 +55,3 @@ def create_app(desk: Desk, metrics: Metrics | None = None) -> FastAPI:
     app.add_exception_handler(SignInNeeded, sign_in_first)
     app.add_middleware(SecurityHeaders)
     return app
-
-
-class SecurityHeaders:
-    """On every answer, an error's included."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
-            await send(message)
-
-        await self.app(scope, receive, with_headers)

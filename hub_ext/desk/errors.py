@@ -17,6 +17,7 @@ from hub_ext.core.errors import BadInput, HubError, StoreUnavailable
 from hub_ext.desk.desk import PREFIX
 from hub_ext.desk.hub_api import HubAway
 from hub_ext.desk.rendering import render_plain, request_speaker
+from hub_ext.desk.security import SECURITY_HEADERS
 from hub_ext.language import Speaker
 
 log = structlog.get_logger("hub_ext.desk")
@@ -125,7 +126,10 @@ async def answer(request: Request, error: Exception) -> Response:
     if problem.status >= 500:
         level = log.error if problem.status == 500 else log.warning
         level("a request failed", path=request.url.path, code=problem.code, error=repr(error))
-    headers = {"Retry-After": str(RETRY_SECONDS)} if problem.status == 503 else {}
+    # A mistake of ours is answered outside of everything that would add them.
+    headers = dict(SECURITY_HEADERS)
+    if problem.status == 503:
+        headers["Retry-After"] = str(RETRY_SECONDS)
     if isinstance(error, HTTPException) and error.headers:
         headers.update(error.headers)
     if problem.status == 401:
