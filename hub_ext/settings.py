@@ -394,11 +394,11 @@ def _add_what_is_new(path: Path) -> None:
         return
     if not isinstance(kept, dict) or kept.keys() >= SINCE_THE_DESK:
         return
-    made = path.with_name(".secrets.completed")
     fresh = new_secrets()
-    made.touch(mode=0o600)
-    made.write_text(json.dumps({**kept, **{name: fresh[name] for name in SINCE_THE_DESK - kept.keys()}}))
-    made.replace(path)
+    descriptor, made = tempfile.mkstemp(prefix=".secrets.", dir=path.parent)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump({**kept, **{name: fresh[name] for name in SINCE_THE_DESK - kept.keys()}}, file)
+    Path(made).replace(path)
 
 
 def _secrets_of(kept: dict[str, Any]) -> Secrets:

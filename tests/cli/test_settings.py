@@ -17,7 +17,7 @@ import pytest
 from hub_ext import settings as settings_module
 from hub_ext.core.errors import BadInput, FaultyDocument
 from hub_ext.factory import pod_rules
-from hub_ext.settings import KubernetesSettings, Settings, load_secrets, load_settings
+from hub_ext.settings import KubernetesSettings, Settings, load_secrets, load_settings, new_secrets
 from tests.support.builders import a_policy
 
 
@@ -187,7 +187,28 @@ def test_secrets_are_made_once_and_readable_by_nobody_else(settings: Settings) -
     assert len(first.cookie_secret) == 32
     assert len({first.proxy_token, first.clock_token, first.desk_token}) == 3
     assert len(first.demo_password) >= 8
-    assert first.hub_port != first.proxy_api_port
+    assert len({first.hub_port, first.proxy_api_port, first.desk_port}) == 3
+
+
+def test_secrets_of_an_earlier_version_get_what_is_new_and_keep_the_rest(settings: Settings) -> None:
+    first = load_secrets(settings)
+    path = settings.state_dir / "secrets.json"
+    kept = json.loads(path.read_text())
+    del kept["desk_port"]
+    path.write_text(json.dumps(kept))
+    again = load_secrets(settings)
+    assert 0 < again.desk_port < 65536
+    assert replace(again, desk_port=0) == replace(first, desk_port=0)
+    assert load_secrets(settings) == again, "once for all"
+    assert mode(path) == 0o600
+    assert [one.name for one in settings.state_dir.iterdir()] == ["secrets.json"]
+
+
+def test_a_secrets_file_of_a_cluster_needs_no_port_of_one_machine(tmp_path: Path, settings: Settings) -> None:
+    made = {name: value for name, value in new_secrets().items() if name != "desk_port"}
+    (tmp_path / "given.json").write_text(json.dumps(made))
+    given = settings.model_copy(update={"root": tmp_path, "secrets_file": Path("given.json")})
+    assert load_secrets(given).desk_port == 0
 
 
 def test_a_state_folder_that_others_could_read_is_closed(settings: Settings) -> None:
