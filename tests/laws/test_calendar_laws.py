@@ -207,6 +207,50 @@ def test_reserving_and_cancelling_restores_every_sum(policy: Policy, steps: Any,
     assert life.ledger.sums == before
 
 
+@law(
+    policy=lending_policies(),
+    steps=crowds,
+    ahead=st.lists(late_windows, min_size=1, max_size=3),
+    moves=st.lists(
+        st.tuples(
+            st.sampled_from(["extend", "notice", "take_back", "withdraw"]),
+            st.integers(0, 9),
+            st.sampled_from([0, 1799, 1800, 1801, 3600, 7200, 50_000]),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+)
+def test_a_lease_is_counted_at_the_starts_before_its_end_wherever_that_moves(
+    policy: Policy, steps: Any, ahead: list[Reservation], moves: list[tuple[str, int, int]]
+) -> None:
+    life = lived(policy, steps)
+    assume(life.leases)
+    for number, window in enumerate(ahead):
+        wanted = replace(life.planned(window), id=f"ahead{number}")
+        reserve(life.ledger, wanted, life.living(), life.reservations.values(), life.now)
+        life.reservations[wanted.id] = wanted
+    for kind, which, after in moves:
+        lease = list(life.leases.values())[which % len(life.leases)]
+        end = life.now + after
+        match kind:
+            case "extend":
+                moved = life.ledger.extend(lease, max(end, lease.ends_at), life.now)
+            case "notice":
+                moved = life.ledger.notice(lease, end, life.now)
+            case "take_back":
+                moved = life.ledger.take_back(lease, end, "ticket", life.now)
+            case _:
+                moved = life.ledger.withdraw(lease, life.now)
+        life.leases[lease.id] = moved
+        assert life.ledger.sums == life.refolded()
+        for start in starts(life):
+            naive = NaiveTree(policy, own_at(life, start))
+            for name, resource in pairs(policy):
+                used = life.ledger.tree.used(life.ledger.sums, name, resource, str(start))
+                assert used == naive.used(name, resource)
+
+
 @law(policy=lending_policies(), steps=meddled_reserving_lives)
 def test_windows_that_turned_once_do_not_turn_again(policy: Policy, steps: Any) -> None:
     life = lived(policy, steps)

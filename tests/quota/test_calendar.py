@@ -441,6 +441,18 @@ def test_inside_a_window_a_lease_is_extended_to_its_end() -> None:
     assert outcome.decisions[1]["ends_at"] == clock("11:00")
 
 
+def test_what_runs_on_after_its_window_counts_by_itself_from_then_on() -> None:
+    outcome = played(
+        FULL,
+        student("a", 1, person="a"),
+        {"at": "+2h30m", "tick": True},
+        reservations=[reserved("w1", "+0m", "+2h", 2), reserved("w2", "+3h", "+4h", 2)],
+        leases=[lease("l1", "univ", gpus(h200=2), ends="+5h", reservation="w1")],
+    )
+    assert decision(outcome, "a")["ends_at"] == clock("12:00")
+    assert outcome.pools["univ"]["resources"]["gpu.h200"]["used"] == 3000
+
+
 # -- asking for one -----------------------------------------------------------------------------------------------------
 
 
