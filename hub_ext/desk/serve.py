@@ -23,7 +23,7 @@ CLOCK_SECONDS: Final = 10.0
 
 
 def serve(desk: Desk, clockwork: Clockwork, host: str, port: int) -> None:
-    """Until SIGTERM or SIGINT. Ends the process with 1 where the address is taken or the clock dies."""
+    """Until SIGTERM or SIGINT. Ends the process with a fault where the address is taken or the clock dies."""
     stop = threading.Event()
     server = uvicorn.Server(
         uvicorn.Config(

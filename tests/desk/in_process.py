@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,17 @@ class KnowingHub(HubLogin):
         if self.away:
             raise HubAway("The hub does not answer")
         return self.identities.get(token)
+
+
+@contextmanager
+def away(database: Database) -> Iterator[None]:
+    """The file is somewhere else for a while."""
+    path, elsewhere = Path(database.plain), Path(database.plain + ".away")
+    path.rename(elsewhere)
+    try:
+        yield
+    finally:
+        elsewhere.rename(path)
 
 
 @dataclass

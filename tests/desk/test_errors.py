@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from tests.desk.in_process import DeskInProcess
+from tests.desk.in_process import DeskInProcess, away
 from tests.support.databases import Database
 from tests.support.desk import API, DESK, a_ticket
 from tests.support.hub import text_of
@@ -26,17 +24,6 @@ async def here(sqlite_database: Database) -> AsyncIterator[DeskInProcess]:
         txn.put_tickets([a_ticket()])
     yield made
     made.desk.store.close()
-
-
-@contextmanager
-def away(database: Database) -> Iterator[None]:
-    """The file is somewhere else for a while."""
-    path, elsewhere = Path(database.plain), Path(database.plain + ".away")
-    path.rename(elsewhere)
-    try:
-        yield
-    finally:
-        elsewhere.rename(path)
 
 
 async def test_while_the_records_are_away_pages_say_so_and_come_back_by_themselves(

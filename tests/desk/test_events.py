@@ -11,7 +11,7 @@ import pytest
 
 from hub_ext.desk.live import Watch
 from hub_ext.quota.model import Eta, Outlook, Ticket
-from tests.desk.in_process import DeskInProcess
+from tests.desk.in_process import DeskInProcess, away
 from tests.support.databases import Database
 from tests.support.desk import a_ticket
 
@@ -79,6 +79,17 @@ async def test_who_left_the_line_is_told_that_it_is_over(here: DeskInProcess) ->
         await here.desk.admission.leave("t1", "student")
         assert (await stream.next())[0] == "over"
         await asyncio.wait_for(stream.task, 10)
+
+
+async def test_while_the_records_are_away_the_page_is_told_so_and_then_goes_on(
+    here: DeskInProcess, sqlite_database: Database
+) -> None:
+    async with here.stream("student", EVENTS) as stream:
+        await stream.next()
+        with away(sqlite_database):
+            assert (await stream.next())[0] == "away"
+        event, data = await stream.next()
+        assert (event, json.loads(data)["heading"]) == ("line", "You are number 3 in line for: 1 × H200")
 
 
 async def test_a_browser_that_never_reads_is_cut_and_forgotten(
