@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from typing import Any, Final
@@ -16,7 +16,7 @@ from hub_ext.quota.budget import BudgetOf, BudgetState, local_date
 from hub_ext.quota.ledger import Ledger
 from hub_ext.quota.model import Grant, HoursRequest, Policy, RequestState
 from hub_ext.quota.ports import Store
-from hub_ext.quota.ports_hours import UsageScope, UsageSum
+from hub_ext.quota.ports_hours import UsageScope
 from hub_ext.quota.requests import overdue
 from hub_ext.quota.simulate import pool_numbers
 
@@ -68,8 +68,9 @@ class PoolFacts:
     last: date
     tree: list[PoolUse] = field(default_factory=list)
     holdings: list[Holding] = field(default_factory=list)
-    days: list[UsageSum] = field(default_factory=list)
-    people: list[UsageSum] = field(default_factory=list)
+    days: Mapping[date, int] = field(default_factory=dict)
+    people: Mapping[str, int] = field(default_factory=dict)
+    """Cost units, by local date and by person."""
     budgets: list[BudgetState] = field(default_factory=list)
     pots: list[PotLeft] = field(default_factory=list)
     requests: list[HoursRequest] = field(default_factory=list)
@@ -103,7 +104,7 @@ def read_pool(store: Store, access: Access, pool: str, clock_now: Instant, span:
         # 2. What was used: the days, and by whom.
         last = local_date(now, policy.timezone)
         first = last - timedelta(days=span - 1)
-        scope = UsageScope(first, last, pool=pool)
+        days, people = txn.units_by_day_and_person(UsageScope(first, last, pool=pool))
         # 3. Who asks.
         asked = txn.requests(pools=below, states=[RequestState.OPEN], limit=MOST_REQUESTS)
         return PoolFacts(
@@ -117,8 +118,8 @@ def read_pool(store: Store, access: Access, pool: str, clock_now: Instant, span:
                 _use(ledger, name, len(policy.path(name)) - len(policy.path(pool)), lent) for name in below
             ],
             holdings=holdings(txn, below),
-            days=txn.usage_sums(scope, "day"),
-            people=txn.usage_sums(scope, "person"),
+            days=days,
+            people=people,
             budgets=_budgets(ledger, below, now),
             pots=_pots(ledger, below, now),
             requests=[one for one in asked if may_answer(policy, access, one) and not overdue(one, now)],

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import lru_cache
 
-from sqlalchemy import func, select
+from sqlalchemy import Text, cast, func, select
 
 from hub_ext.core.amounts import Amounts
 from hub_ext.core.clock import Instant
@@ -40,22 +42,37 @@ class Lending:
 def holdings(txn: Transaction, pools: Collection[str]) -> list[Holding]:
     """Who holds what in these pools."""
     columns = tables.leases.c
-    alike = (columns.person, columns.pool, columns.kind, columns.amounts, columns.guaranteed)
+    alike = (columns.person, columns.pool, columns.kind, cast(columns.amounts, Text), columns.guaranteed)
     query = (
         select(*alike, func.count(), func.min(columns.ends_at))
         .where(tables.live, columns.pool.in_(sorted(pools)))
         .group_by(*alike)
     )
-    return [Holding(*row) for row in Records.of(txn).connection.execute(query)]
+    return [
+        Holding(person, pool, kind, _amounts(amounts), guaranteed, count, next_end)
+        for person, pool, kind, amounts, guaranteed, count, next_end in Records.of(txn).connection.execute(
+            query
+        )
+    ]
 
 
 def lendings(txn: Transaction, lenders: Collection[str]) -> list[Lending]:
     """What is lent by these pools, to whichever pool."""
     columns = tables.leases.c
-    alike = (columns.lender, columns.pool, columns.amounts)
+    alike = (columns.lender, columns.pool, cast(columns.amounts, Text))
     query = (
         select(*alike, func.count())
         .where(tables.borrowed, columns.lender.in_(sorted(lenders)))
         .group_by(*alike)
     )
-    return [Lending(*row) for row in Records.of(txn).connection.execute(query)]
+    return [
+        Lending(lender, pool, _amounts(amounts), count)
+        for lender, pool, amounts, count in Records.of(txn).connection.execute(query)
+    ]
+
+
+@lru_cache(maxsize=1024)
+def _amounts(text: str) -> Amounts:
+    """There are few sizes, however many leases: each is read once."""
+    amounts: Amounts = json.loads(text)
+    return amounts

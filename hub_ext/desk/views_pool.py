@@ -121,9 +121,10 @@ class PoolPage:
 
 def pool_page(facts: PoolFacts, say: Speaker, page: int = 1) -> PoolPage:
     titles = titles_of_pools(facts.policy)
-    people = _people(facts, say)
-    pages = max(1, -(-len(people) // PEOPLE_SHOWN))
+    names = _people(facts)
+    pages = max(1, -(-len(names) // PEOPLE_SHOWN))
     page = min(max(1, page), pages)
+    shown = names[(page - 1) * PEOPLE_SHOWN : page * PEOPLE_SHOWN]
     return PoolPage(
         pool=facts.pool,
         title=say.text(titles[facts.pool], facts.pool),
@@ -138,8 +139,8 @@ def pool_page(facts: PoolFacts, say: Speaker, page: int = 1) -> PoolPage:
             )
             for line in facts.tree
         ),
-        people=tuple(people[(page - 1) * PEOPLE_SHOWN : page * PEOPLE_SHOWN]),
-        people_count=len(people),
+        people=tuple(_lines_of(shown, facts, say)),
+        people_count=len(names),
         page=page,
         pages=pages,
         budgets=tuple(budget_line(state, titles, facts.now, say) for state in facts.budgets),
@@ -213,15 +214,19 @@ def _count(one: ResourceUse, amount: int, say: Speaker) -> str:
 # -- people -----------------------------------------------------------------------------------------------------------
 
 
-def _people(facts: PoolFacts, say: Speaker) -> list[PersonLine]:
+def _people(facts: PoolFacts) -> list[str]:
     """Whoever runs something or used hours in the span: the most hours first."""
-    used = {one.key[0]: one.units for one in facts.people}
-    held: dict[str, list[Holding]] = {}
+    running = {one.person for one in facts.holdings}
+    return sorted({*facts.people, *running}, key=lambda name: (-facts.people.get(name, 0), name))
+
+
+def _lines_of(names: Sequence[str], facts: PoolFacts, say: Speaker) -> list[PersonLine]:
+    held: dict[str, list[Holding]] = {name: [] for name in names}
     for one in facts.holdings:
-        held.setdefault(one.person, []).append(one)
-    most = max(used.values(), default=0)
-    names = sorted({*used, *held}, key=lambda name: (-used.get(name, 0), name))
-    return [_person(name, held.get(name, []), used.get(name, 0), most, facts, say) for name in names]
+        if one.person in held:
+            held[one.person].append(one)
+    most = max(facts.people.values(), default=0)
+    return [_person(name, held[name], facts.people.get(name, 0), most, facts, say) for name in names]
 
 
 def _person(
@@ -263,11 +268,10 @@ def _added(held: Sequence[Holding]) -> dict[str, int]:
 
 def _chart(facts: PoolFacts, say: Speaker) -> BarChart:
     """GPU-hours by day over the span, days without any included."""
-    used = {one.key[0]: one.units for one in facts.days}
     days = [facts.first + timedelta(days=step) for step in range((facts.last - facts.first).days + 1)]
     bars = []
     for day in days:
-        units = used.get(day.isoformat(), 0)
+        units = facts.days.get(day, 0)
         told = say("{day}: {hours} GPU-h", day=say.date(day, facts.last), hours=say.hours(units))
         bars.append(
             Bar(
@@ -281,7 +285,9 @@ def _chart(facts: PoolFacts, say: Speaker) -> BarChart:
         name="pool-hours",
         title=say("GPU-hours by day"),
         summary=say(
-            "{hours} GPU-h in the last {count} days", hours=say.hours(sum(used.values())), count=len(days)
+            "{hours} GPU-h in the last {count} days",
+            hours=say.hours(sum(facts.days.values())),
+            count=len(days),
         ),
         series=(Series("used", say("GPU-hours")),),
         bars=tuple(bars),

@@ -106,3 +106,6 @@ class HoursRecords(Protocol):
 
     def usage_sums(self, scope: UsageScope, by: Literal["day", "person", "path"]) -> list[UsageSum]:
         """What accrued, by ISO date, by person, or by the pools that it was charged to; by key."""
+
+    def units_by_day_and_person(self, scope: UsageScope) -> tuple[dict[date, int], dict[str, int]]:
+        """Cost units by local date, and by person, at one look."""

@@ -13,13 +13,17 @@ from typing import Any, Literal
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Date,
+    Text,
     and_,
     exists,
     func,
     insert,
+    literal,
     or_,
     select,
     tuple_,
+    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB, array
@@ -175,6 +179,27 @@ class HoursRows:
         ]
         # Not by the database, which may sort by a language.
         return sorted(found, key=lambda one: one.key)
+
+    def units_by_day_and_person(self, scope: UsageScope) -> tuple[dict[date, int], dict[str, int]]:
+        used = (
+            select(_days.day, _leases.person, _days.units)
+            .join_from(tables.usage_days, tables.leases)
+            .where(_days.day.between(scope.first, scope.last), *self._in_scope(scope))
+            .cte("used")  # read twice, worked out once
+        )
+        total, nobody, no_day = func.sum(used.c.units), literal(None, Text()), literal(None, Date())
+        query = union_all(
+            select(used.c.day, nobody.label("person"), total.label("units")).group_by(used.c.day),
+            select(no_day, used.c.person, total).group_by(used.c.person),
+        )
+        days: dict[date, int] = {}
+        people: dict[str, int] = {}
+        for row in self._connection.execute(query):
+            if row.day is not None:
+                days[row.day] = int(row.units)
+            else:
+                people[row.person] = int(row.units)
+        return days, people
 
     def _in_scope(self, scope: UsageScope) -> list[ColumnElement[bool]]:
         conditions: list[ColumnElement[bool]] = []

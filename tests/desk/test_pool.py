@@ -118,7 +118,7 @@ def test_the_parts_of_a_bar_never_say_more_than_there_is(centre: HoursCentre) ->
 def test_hours_by_day_and_by_person_add_up(centre_on_each: HoursCentre) -> None:
     facts = facts_of(centre_on_each, "sector", span=14)
     assert (facts.last, len({facts.first + timedelta(days=n) for n in range(14)})) == (date(2027, 3, 10), 14)
-    by_day = {one.key[0]: one.units / HOUR_UNITS for one in facts.days}
+    by_day = {day.isoformat(): units / HOUR_UNITS for day, units in facts.days.items()}
     assert by_day == {
         "2027-03-01": 3,
         "2027-03-03": 4,
@@ -126,7 +126,7 @@ def test_hours_by_day_and_by_person_add_up(centre_on_each: HoursCentre) -> None:
         "2027-03-07": 8,
         "2027-03-09": 2,
     }
-    assert [(one.key, one.units / HOUR_UNITS) for one in facts.people] == [(("student",), 22)]
+    assert facts.people == {"student": 22 * HOUR_UNITS}
     page = page_of(centre_on_each, "sector")
     assert len(page.chart.bars) == 14
     assert page.chart.summary == "22 GPU-h in the last 14 days"
@@ -150,7 +150,7 @@ def test_a_long_list_of_people_goes_page_by_page(centre: HoursCentre) -> None:
     facts = facts_of(centre, "sector")
     one = facts.holdings[0]
     many = [type(one)(person.name, "sector", "server", {}, True, 1, NOW) for person in people]
-    facts = PoolFacts(**{**facts.__dict__, "holdings": many, "people": []})
+    facts = PoolFacts(**{**facts.__dict__, "holdings": many, "people": {}})
     say = Speaker("en", facts.policy.timezone)
     pages = [pool_page(facts, say, number) for number in (1, 2, 3, -1)]
     assert [page.page for page in pages] == [1, 2, 2, 1]
