@@ -14,7 +14,8 @@ from hub_ext.core.decision import Code
 from hub_ext.desk.picture import Picture
 from hub_ext.quota.booking import loaded
 from hub_ext.quota.budget import Budgets
-from hub_ext.quota.ledger import Ledger, charged_pool
+from hub_ext.quota.counting import charged_pool
+from hub_ext.quota.ledger import Ledger
 from hub_ext.quota.model import Lease, LeaseState, Policy
 from hub_ext.quota.overrun import overrun_cuts
 from hub_ext.quota.ports import Transaction

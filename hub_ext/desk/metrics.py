@@ -17,7 +17,8 @@ from hub_ext.core.amounts import COST_UNITS_PER_GPU_HOUR, MILLI, is_gpu
 from hub_ext.core.clock import Instant
 from hub_ext.desk.picture import Picture
 from hub_ext.quota.budget import Budgets, binding
-from hub_ext.quota.ledger import Entry, EntryKind, charged_pool
+from hub_ext.quota.counting import charged_pool
+from hub_ext.quota.ledger import Entry, EntryKind
 from hub_ext.quota.model import Policy
 from hub_ext.quota.sums import Sums
 from hub_ext.quota.tree import tree_of

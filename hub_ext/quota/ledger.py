@@ -30,12 +30,9 @@ from hub_ext.quota.budget import (
 )
 from hub_ext.quota.counting import (
     add_to_sums,
-    cap_keys,
-    charged_pool,
     count_guaranteed,
     count_on_node,
     count_start,
-    counts_in,
     is_guaranteed,
     lay_out,
     lender_of,
@@ -46,27 +43,6 @@ from hub_ext.quota.model import Ask, Grant, Lease, LeaseState, Policy, Reservati
 from hub_ext.quota.reserved import End, before_windows
 from hub_ext.quota.sums import KEPT_BY_REFOLD, Sums
 from hub_ext.quota.tree import tree_of
-
-__all__ = [
-    "TAKEN_BACK",
-    "Charge",
-    "Entry",
-    "EntryKind",
-    "Ledger",
-    "add_to_sums",
-    "apply",
-    "cap_keys",
-    "charged_pool",
-    "counts_in",
-    "find_budget",
-    "fold",
-    "is_guaranteed",
-    "lease_facts",
-    "lease_of",
-    "lender_of",
-    "refold",
-    "remove_from_sums",
-]
 
 TAKEN_BACK: Final = "taken-back"
 """Why a borrowed lease ends that somebody with a guarantee needs."""

@@ -12,7 +12,8 @@ from zoneinfo import ZoneInfo
 from hub_ext.core.decision import Admit, Decision
 from hub_ext.core.people import Person
 from hub_ext.db.engine import WAIT
-from hub_ext.quota.ledger import Entry, Ledger, charged_pool, fold, refold
+from hub_ext.quota.counting import charged_pool
+from hub_ext.quota.ledger import Entry, Ledger, fold, refold
 from hub_ext.quota.model import Ask, Budget, Device, GpuClass, Lease, Node, Period, Policy, Pool, Quota, Term
 from hub_ext.quota.policy import Snapshot, decide
 from hub_ext.quota.store import SqlStore, SqlTransaction
