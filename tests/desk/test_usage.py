@@ -14,13 +14,14 @@ from starlette.testclient import TestClient
 from hub_ext.core.errors import StoreUnavailable
 from hub_ext.core.people import Person
 from hub_ext.desk.desk import API
-from hub_ext.desk.usage import SACCT_FIELDS, names
+from hub_ext.desk.usage import FIELDS, SACCT_FIELDS, names
 from hub_ext.desk.usage_report import all_pages
 from hub_ext.quota.ports_hours import LeaseUsage, UsageScope
 from hub_ext.quota.store import SqlTransaction
 from tests.desk.hours_centre import HoursCentre, hours_centre
 from tests.services.hours.people import CLASSMATE, FIRM_LEAD, OPERATOR, STUDENT, UNIV_LEAD
 from tests.support.databases import Database
+from tests.support.state import ROOT
 
 USAGE = f"{API}/usage"
 MARCH = {"from": "2027-03-01", "to": "2027-03-10"}
@@ -208,3 +209,10 @@ def test_the_api_tells_of_itself(centre: HoursCentre) -> None:
         "/budgets": {"get"},
     }.items():
         assert set(paths[f"{API}{path}"]) == methods
+
+
+def test_the_manual_names_every_field_as_it_is() -> None:
+    manual = (ROOT / "docs" / "operate" / "accounting.md").read_text(encoding="utf-8")
+    for fields in FIELDS.values():
+        for field in fields:
+            assert f"| `{field.name}` | {field.unit} | {field.meaning} |" in manual
