@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import count
 from typing import Final
 
 from hub_ext.core.clock import Instant, instant_of
@@ -65,8 +66,9 @@ class _Replay:
         self.recent = recent
         self.left = _first_of_each_tree(stage, waiting)
         self.holds = {hold.ticket.id: hold.copy() for hold in holds}
-        # An index beside the time, since leases have no order.
-        self.ends = [(at, index, lease) for index, (at, lease) in enumerate(ends)]
+        # A number beside the time, since leases have no order.
+        self.numbers = count()
+        self.ends = [(at, next(self.numbers), lease) for at, lease in ends]
         renewals = {at for ticket in self.left.values() if (at := renewal(outlooks[ticket.id])) is not None}
         self.moments = sorted(renewals | {hold.eta for hold in self.holds.values()}, reverse=True)
         self.found: dict[str, Instant] = {}
@@ -119,7 +121,7 @@ class _Replay:
         for hold in self.holds.values():
             if lease.ends_at > hold.eta:
                 hold.after.add(lease)
-        heapq.heappush(self.ends, (lease.ends_at, len(self.stage.leases) + len(self.found), lease))
+        heapq.heappush(self.ends, (lease.ends_at, next(self.numbers), lease))
 
 
 def _first_of_each_tree(stage: Stage, waiting: Iterable[Ticket]) -> dict[str, Ticket]:

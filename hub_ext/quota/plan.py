@@ -241,6 +241,7 @@ class _Planning:
         self.holds[ticket.id] = Hold(ticket, eta, firm, after)
         if firm:
             self.stage.promise(ticket.ask)
+            self.line.promised.add(ticket.id)
             self.line.changed()
 
     def _let_go(self, ticket: Ticket) -> bool:
@@ -248,6 +249,7 @@ class _Planning:
         hold = self.holds.pop(ticket.id, None)
         if hold is not None and hold.firm:
             self.stage.promise(ticket.ask, -1)
+            self.line.promised.discard(ticket.id)
             self.line.changed()
         return hold is not None
 

@@ -63,11 +63,13 @@ def others_waiting_for(policy: Policy, lease: Lease, tickets: Iterable[Ticket]) 
     """Why a lease may not go on beyond its end: somebody waits for what it holds (QUOTA.md §7).
 
     That is any ticket of the same home, and, where the lease is borrowed, any that it could serve; what grows by itself
-    keeps nobody from going on.
+    keeps nobody from going on. What is taken back goes back in any case.
     """
     pool = charged_pool(policy, lease)
     if pool is None:
         return None
+    if lease.noticed_for is not None:
+        return Wait(Code.OTHERS_WAITING, {"pool": pool})
     held = {resource for resource, amount in lease.amounts.items() if amount}
     for ticket in tickets:
         ask = ticket.ask
@@ -87,6 +89,8 @@ class Line:
 
     stage: Stage
     recent: Recent
+    promised: set[str] = field(default_factory=set)
+    """The tickets for which a guarantee is set aside already."""
     _pools: dict[str, list[Ticket]] = field(default_factory=dict)
     """By pool: the tickets in the order inside it, the last one first in line."""
     _best: dict[str, tuple[Rank, Ticket] | None] = field(default_factory=dict)
@@ -157,8 +161,9 @@ class Line:
         if key not in self._shares:
             self._shares[key] = self._own_share(pool, ticket) if own else self._share(pool, ticket)
         infinite, value = self._shares[key]
+        guaranteed = ticket.id in self.promised or self._guaranteed[shape]
         # Servers before what grows by itself; what would be guaranteed before the rest.
-        return ticket.elastic, not self._guaranteed[shape], infinite, value, ticket.made_at, ticket.id
+        return ticket.elastic, not guaranteed, infinite, value, ticket.made_at, ticket.id
 
     def _own_share(self, pool: str, ticket: Ticket) -> tuple[bool, Fraction]:
         own = dict(self.stage.own_amounts(pool))
