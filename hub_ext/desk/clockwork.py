@@ -511,7 +511,7 @@ class Clockwork:
             return
         self._planned = (picture.newest, now)
         found = plan(picture.scene(), now)
-        if not anything_to_do(found, picture.tickets):
+        if not anything_to_do(found, picture.tickets) or not self._still_leads():
             return
         with self.admission.store.booking() as txn:
             now = max(self.admission.clock.now(), txn.latest())

@@ -15,7 +15,7 @@ from hub_ext.core.people import Person
 from hub_ext.quota.booking import Options, book, loaded, path_of, people_of, ticket_over, with_devices
 from hub_ext.quota.codes import TicketEnd
 from hub_ext.quota.ledger import Ledger
-from hub_ext.quota.model import SERVER, Lease, LeaseState, Node, Outlook, Ticket
+from hub_ext.quota.model import SERVER, Lease, LeaseState, Node, Outlook, Reservation, Ticket
 from hub_ext.quota.plan import Plan, Turn
 from hub_ext.quota.policy import Snapshot, decide
 from hub_ext.quota.ports import Transaction
@@ -135,7 +135,7 @@ class _Enacting:
             self.ledger.grants,
             people,
             own,
-            self.txn.reservations(self.now),
+            self.reservations,
         )
         decision, devices = with_devices(decide(snapshot, ask, self.now), ask, self.nodes, self._live)
         if not isinstance(decision, Admit):
@@ -195,6 +195,10 @@ class _Enacting:
     @cached_property
     def nodes(self) -> tuple[Node, ...] | None:
         return self.txn.nodes()
+
+    @cached_property
+    def reservations(self) -> list[Reservation]:
+        return self.txn.reservations(self.now)
 
     @cached_property
     def _all_live(self) -> list[Lease]:

@@ -430,13 +430,20 @@ def no_node_free(snapshot: Snapshot, ask: Ask) -> Wait | None:
 def pick_node(snapshot: Snapshot, ask: Ask) -> str | None:
     """The node with the fewest free GPUs that has the room, then by name."""
     fitting = []
+    wanted = [(resource, amount) for resource, amount in ask.amounts.items() if amount]
     for node in snapshot.nodes or ():
-        if not (node.ready and _open_to(ask, node)):
+        if not (node.ready and _open_to(ask, node) and _has_free(snapshot, node, wanted)):
             continue
         free = free_on(snapshot, node)
-        if _within(ask, free):
-            fitting.append((sum(amount for resource, amount in free.items() if is_gpu(resource)), node.name))
+        fitting.append((sum(amount for resource, amount in free.items() if is_gpu(resource)), node.name))
     return min(fitting)[1] if fitting else None
+
+
+def _has_free(snapshot: Snapshot, node: Node, wanted: Sequence[tuple[str, int]]) -> bool:
+    for resource, amount in wanted:
+        if amount > node.capacity.get(resource, 0) - snapshot.sums[SumKey("taken", "", resource, node.name)]:
+            return False
+    return True
 
 
 def _open_to(ask: Ask, node: Node) -> bool:

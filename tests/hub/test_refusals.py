@@ -70,22 +70,6 @@ def test_another_persons_pool_is_refused_with_403_and_tells_nothing_of_it(studen
     assert "city-traffic" not in made_up.text
 
 
-def test_a_wait_is_409_with_the_time_to_try_again(hub: EmbeddedHub, student: Visitor) -> None:
-    first = student.start({"profile": "h200", "minutes": 60}, "one")
-    second = student.start({"profile": "h200", "minutes": 60}, "two")
-    assert first.status_code in (201, 202)
-    assert second.status_code in (201, 202)
-    third = student.start({"profile": "h200", "minutes": 60}, "three")
-    try:
-        assert third.status_code == 409, third.text
-        assert int(third.headers["Retry-After"]) > 0
-        assert len(hub.leases()) == 2
-    finally:
-        for name in ("one", "two"):
-            student.wait_until_ready(name)
-            student.stop(name)
-
-
 def test_fifty_refusals_in_a_row_leave_the_hub_running(hub: EmbeddedHub, student: Visitor) -> None:
     pid = hub.child("hub").pid
     answers = {student.start({"profile": "h200-4"}, f"n{i}").status_code for i in range(25)}
