@@ -85,7 +85,7 @@ def _extensions(
         own=leases,
         reservations=txn.reservations(now),
     )
-    waiting = txn.tickets(codes=WAITS_FOR_ROOM)
+    waiting = Records.of(txn).waited_for(WAITS_FOR_ROOM)
     found: dict[str, list[tuple[int, Extension]]] = {}
     for lease in running:
         objection = others_waiting_for(ledger.policy, lease, waiting)

@@ -16,7 +16,7 @@ from hub_ext.core.amounts import Amounts
 from hub_ext.core.clock import Instant
 from hub_ext.db import tables
 from hub_ext.quota.ledger import Entry, EntryKind
-from hub_ext.quota.model import LeaseState
+from hub_ext.quota.model import SERVER, Ask, LeaseState, Outlook, Ticket
 from hub_ext.quota.ports import Transaction
 
 LARGEST_PAGE: Final = 500
@@ -229,6 +229,20 @@ class Records:
         columns = tables.tickets.c
         query = select(tables.tickets).where(columns.person == person).order_by(columns.made_at, columns.id)
         return [_waiting(row._mapping) for row in self.connection.execute(query)]
+
+    def waited_for(self, codes: Iterable[str]) -> list[Ticket]:
+        """What is waited for: one ticket for each pool, code and size of servers, however many wait for the same."""
+        columns = tables.tickets.c
+        amounts, kind = columns.ask["amounts"], columns.ask["kind"].as_string()
+        query = (
+            select(columns.pool, columns.code, amounts, kind)
+            .where(columns.code.in_(sorted(set(codes))))
+            .distinct()
+        )
+        return [
+            Ticket(Ask("", "", pool, size or {}, kind=kind or SERVER), 0, Outlook(code))
+            for pool, code, size, kind in self.connection.execute(query)
+        ]
 
     # -- the ledger -------------------------------------------------------------------------------------------
 

@@ -161,7 +161,7 @@ async def test_while_somebody_waits_for_it_nothing_is_offered_and_nothing_given(
     before = centre.lease("idle").ends_at
     async with centre.visit(STUDENT) as student:
         page = (await student.get(MINE)).text
-        after_idle = page[page.index('id="server-2"') :].partition("</article>")[0]
+        after_idle = page[page.index('id="server-idle"') :].partition("</article>")[0]
         assert "Longer is not possible now:" in after_idle
         assert "/mine/extend" not in after_idle
         answer = await student.post(f"{MINE}/extend", data={"_csrf": TOKEN, "lease": "idle", "minutes": "60"})
