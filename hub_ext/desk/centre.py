@@ -7,12 +7,13 @@ from typing import Final
 from hub_ext.core.clock import Instant
 from hub_ext.desk.live_scenario import Live
 from hub_ext.desk.mine import titles_of
-from hub_ext.desk.records import Cursor, Held, QueueFilter, Records, Waiting
+from hub_ext.desk.records import Cursor, Held, QueueFilter, Records, Version, Waiting
 from hub_ext.desk.views_centre import CentreFacts, page_of, pages_of, with_class
 from hub_ext.desk.views_decisions import ENTRIES_A_PAGE, Asked, LogFacts
 from hub_ext.desk.views_policy import VERSIONS, PolicyFacts
 from hub_ext.desk.views_queue import TICKETS_A_PAGE, QueueFacts
 from hub_ext.profiles.catalogue import Catalogue
+from hub_ext.quota.booking import recent_use
 from hub_ext.quota.ledger import Entry
 from hub_ext.quota.model import Node, Policy
 from hub_ext.quota.ports import Store, Transaction
@@ -58,10 +59,12 @@ def read_centre(
         )
 
 
-def read_machines(store: Store) -> tuple[Policy, list[tuple[Node, list[Held]]]]:
-    """Every machine with GPUs, and what runs on it: for a download."""
+def read_machines(
+    store: Store, after: str = "", limit: int | None = None
+) -> tuple[Policy, list[tuple[Node, list[Held]]]]:
+    """Machines with GPUs by name, behind this one, and what runs on them: for downloads and programs."""
     with store.reading() as txn:
-        nodes = with_class(txn.nodes() or (), "")
+        nodes = [node for node in with_class(txn.nodes() or (), "") if node.name > after][:limit]
         by_node: dict[str | None, list[Held]] = {}
         for held in Records.of(txn).held_on(node.name for node in nodes):
             by_node.setdefault(held.node, []).append(held)
@@ -99,6 +102,12 @@ def all_waiting(
         return txn.policy, _now(txn, clock_now), tickets
 
 
+def read_waiting(store: Store, pool: str, person: str, code: str, offset: int, limit: int) -> list[Waiting]:
+    with store.reading() as txn:
+        which = queue_filter(txn.policy, pool, person, code)
+        return Records.of(txn).waiting(which, offset=offset, limit=limit)
+
+
 # -- the log ----------------------------------------------------------------------------------------------------------
 
 
@@ -111,10 +120,12 @@ def read_log(
         return LogFacts(policy, now, entries, asked, after, titles_of(policy, catalogue))
 
 
-def log_part(store: Store, asked: Asked, after: Cursor | None) -> tuple[Policy, list[tuple[int, Entry]]]:
-    """The next rows of a download."""
+def read_entries(
+    store: Store, asked: Asked, after: Cursor | None, limit: int = AT_ONCE
+) -> tuple[Policy, list[tuple[int, Entry]]]:
+    """The next entries, the newest first: for downloads and programs."""
     with store.reading() as txn:
-        return txn.policy, Records.of(txn).entries(asked.which(txn.policy), after=after, limit=AT_ONCE)
+        return txn.policy, Records.of(txn).entries(asked.which(txn.policy), after=after, limit=limit)
 
 
 # -- the policy -------------------------------------------------------------------------------------------------------
@@ -134,6 +145,14 @@ def read_policy(store: Store, clock_now: Instant, number: int | None) -> PolicyF
         before = records.before(shown.number)
         former = None if before is None else records.text_of(before)
         return PolicyFacts(versions, shown, text, before, former, _now(txn, clock_now))
+
+
+def read_versions(store: Store, before: int | None, limit: int) -> tuple[int | None, list[Version]]:
+    """The number of the version in force, and the versions before `before` (None: all), the newest first."""
+    with store.reading() as txn:
+        records = Records.of(txn)
+        newest = records.versions(1)
+        return (newest[0].number if newest else None), records.versions(limit, before=before)
 
 
 # -- what-if ----------------------------------------------------------------------------------------------------------
@@ -156,6 +175,7 @@ def read_live(store: Store, clock_now: Instant) -> Live:
             tickets=txn.tickets(),
             reservations=[one for one in txn.reservations(now) if one.approved],
             budgets=list(budget_states(ledger, now)),
+            recent=recent_use(txn, now),
             grants=[(grant, units) for grant, units in left if units > 0 and grant.until > now],
         )
 

@@ -259,10 +259,12 @@ class Records:
 
     # -- the policy -------------------------------------------------------------------------------------------
 
-    def versions(self, limit: int) -> list[Version]:
-        """The documents that were in force, the newest first."""
+    def versions(self, limit: int, *, before: int | None = None) -> list[Version]:
+        """The documents that were in force (before that one), the newest first."""
         columns = tables.policies.c
         query = select(columns.id, columns.at, columns.who).order_by(columns.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(columns.id < before)
         return [Version(*row) for row in self.connection.execute(query)]
 
     def version(self, number: int) -> Version | None:

@@ -91,6 +91,14 @@ class WhatIf:
         return Answer(answer["outcome"], [Fault(**fault) for fault in answer["faults"]])
 
 
+def player_of(state: Any) -> WhatIf:
+    """The one of an application, kept in its state."""
+    if not hasattr(state, "what_if"):
+        state.what_if = WhatIf()
+    player: WhatIf = state.what_if
+    return player
+
+
 # -- the program ------------------------------------------------------------------------------------------------------
 
 

@@ -104,6 +104,8 @@ class Lively:
     database: Database
     clock: HandClock = field(default_factory=lambda: HandClock(START))
     servers: Servers = field(default_factory=Servers)
+    login: Any = field(default_factory=lambda: _NoLogin())
+    """The hub's sign-in."""
 
     def __post_init__(self) -> None:
         self.admission = Admission(self.store, self.clock)
@@ -185,14 +187,16 @@ class Lively:
             admission=self.admission,
             profiles=Profiles(self.admission, Catalogue.of([])),
             servers=self.servers,
-            login=cast(HubLogin, _NoLogin()),
+            login=cast(HubLogin, self.login),
             key=b"k" * 32,
             site=Site(simulated=True),
         )
 
-    def app(self, person: Person) -> FastAPI:
-        """The desk's application, in which this person is signed in."""
+    def app(self, person: Person | None = None) -> FastAPI:
+        """The desk's application, in which this person is signed in (None: whoever comes has to)."""
         app = create_app(self.desk())
+        if person is None:
+            return app
 
         async def somebody(request: Request) -> Visitor:
             with self.store.reading() as txn:

@@ -14,8 +14,8 @@ from hub_ext.desk.centre import (
     AT_ONCE,
     MOST_ROWS,
     all_waiting,
-    log_part,
     read_centre,
+    read_entries,
     read_live,
     read_log,
     read_machines,
@@ -34,7 +34,7 @@ from hub_ext.desk.views_policy import policy_page
 from hub_ext.desk.views_queue import QUEUE_COLUMNS, queue_page, queue_row
 from hub_ext.desk.views_what_if import what_if_page
 from hub_ext.desk.visitor import Visitor
-from hub_ext.desk.what_if import LONGEST_TEXT, Answer, Busy, TookTooLong, WhatIf
+from hub_ext.desk.what_if import LONGEST_TEXT, Answer, Busy, TookTooLong, player_of
 
 CENTRE: Final = f"{PREFIX}/centre"
 COMMAND: Final = "hub-ext simulate"
@@ -129,7 +129,7 @@ async def decisions_csv(request: Request, visitor: Operator) -> Response:
         yield BYTE_ORDER_MARK + csv_text(LOG_COLUMNS, ())
         after: Cursor | None = None
         for _ in range(MOST_ROWS // AT_ONCE):
-            policy, entries = await desk.admission.in_thread(log_part, desk.store, asked, after)
+            policy, entries = await desk.admission.in_thread(read_entries, desk.store, asked, after)
             if entries:
                 yield csv_text((), (log_row(number, entry, policy) for number, entry in entries))
             if len(entries) < AT_ONCE:
@@ -182,7 +182,7 @@ async def play(request: Request, visitor: Operator, form: Form) -> Response:
     """The answer as a page, or as the JSON that `hub-ext simulate` writes."""
     text = str(form.get("scenario", "")).replace("\r\n", "\n")
     try:
-        answer = await _player(request).answer(text)
+        answer = await player_of(request.app.state).answer(text)
     except Busy:
         alert = visitor.say("Another scenario is being played. Try again in some seconds.")
         return _what_if(request, visitor, text, None, alert=alert, status=503)
@@ -197,15 +197,6 @@ async def play(request: Request, visitor: Operator, form: Form) -> Response:
         headers = {"Content-Disposition": 'attachment; filename="what-if.json"'}
         return JSONResponse(dict(answer.outcome), headers=headers | {"Cache-Control": "no-store"})
     return _what_if(request, visitor, text, answer, status=422 if answer.faults else 200)
-
-
-def _player(request: Request) -> WhatIf:
-    """One for all of this process."""
-    state = request.app.state
-    if not hasattr(state, "what_if"):
-        state.what_if = WhatIf()
-    player: WhatIf = state.what_if
-    return player
 
 
 def _what_if(
