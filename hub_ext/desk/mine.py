@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from hashlib import sha256
 
-from hub_ext.core.clock import Instant
+from hub_ext.core.clock import MINUTE, Instant
 from hub_ext.core.people import Person
 from hub_ext.desk.records import Records
 from hub_ext.desk.views_mine import EXTENSIONS, SPANS, Cap, Extension, MineFacts
@@ -62,6 +63,20 @@ def read_mine(store: Store, catalogue: Catalogue, person: Person, clock_now: Ins
             last=last,
             titles=titles_of(policy, catalogue),
         )
+
+
+def mark_of_mine(store: Store, person: Person, clock_now: Instant, *about: str) -> str:
+    """Another text whenever the page could show something else: what a page that renews itself asks for, cheaply.
+
+    Every change of a lease, sum or ticket writes an entry; how a ticket stands does not, and time passes by the minute.
+    """
+    with store.reading() as txn:
+        outlooks = [
+            (one.id, one.code, one.place, one.eta_at, one.eta_kind)
+            for one in Records.of(txn).waiting_of(person.name)
+        ]
+        seen = (txn.newest_entry(), txn.policy_digest, clock_now // MINUTE, person, outlooks, about)
+    return sha256(repr(seen).encode()).hexdigest()[:32]
 
 
 def _pools(policy: Policy, person: Person, leases: Sequence[Lease]) -> set[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from hub_ext.core.clock import HOUR, MINUTE
 from hub_ext.desk.hub_api import HubAway
-from tests.desk.lively import NEIGHBOUR, START, STUDENT, TOKEN, Lively, lively
+from tests.desk.lively import NEIGHBOUR, POLICY, START, STUDENT, TOKEN, Lively, lively
 from tests.support.databases import Database
 
 MINE = "/services/desk/mine"
@@ -72,6 +72,40 @@ async def test_the_download_holds_the_days_that_the_chart_shows(centre: Lively) 
     assert header == "day,guaranteed_gpu_hours,borrowed_gpu_hours"
     assert len(rows) == 14
     assert "2027-02-28,3.0000,0.0000" in rows
+
+
+async def test_a_page_that_looks_again_gets_nothing_until_something_changes(centre: Lively) -> None:
+    """Neither less nor more: each change of what is shown is seen, and only then is the page made again."""
+    centre.wait("later", place=2)
+
+    def nothing() -> None:
+        return None
+
+    def a_minute_passes() -> None:
+        centre.clock.at += MINUTE
+
+    changes = [
+        (nothing, 304),
+        (a_minute_passes, 200),
+        (lambda: centre.wait("later", place=1), 200),  # it moved up, which no entry tells
+        (lambda: centre.accrue("train"), 200),
+        (nothing, 304),
+        (lambda: centre.admission.release_now("idle", "student", "stopped"), 200),
+        (lambda: centre.load(POLICY.replace("servers: 2", "servers: 1")), 200),
+        (nothing, 304),
+    ]
+    async with centre.visit(STUDENT) as student:
+        first = await student.get(MINE)
+        mark = first.headers["etag"]
+        for number, (change, want) in enumerate(changes):
+            change()
+            answer = await student.get(MINE, headers={"If-None-Match": mark})
+            assert answer.status_code == want, number
+            mark = answer.headers["etag"]
+        other = await student.get(f"{MINE}?days=30", headers={"If-None-Match": mark})
+        assert other.status_code == 200
+        korean = await student.get(MINE, headers={"If-None-Match": mark, "Accept-Language": "ko"})
+        assert korean.status_code == 200
 
 
 async def test_a_server_whose_turn_came_is_opened_by_way_of_its_ticket(centre: Lively) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated
 from urllib.parse import quote
 
@@ -14,7 +16,7 @@ from hub_ext.desk.csv_text import csv_response
 from hub_ext.desk.desk import PREFIX
 from hub_ext.desk.errors import not_found
 from hub_ext.desk.hub_api import HubAway
-from hub_ext.desk.mine import read_mine, span_of
+from hub_ext.desk.mine import mark_of_mine, read_mine, span_of
 from hub_ext.desk.rendering import desk_of, render
 from hub_ext.desk.views_mine import SPANS, MineFacts, hours_table, mine_page, why_not
 from hub_ext.desk.visitor import Visitor
@@ -27,12 +29,15 @@ Form = Annotated[FormData, Depends(checked_form)]
 
 @router.get(MINE)
 async def mine(request: Request, visitor: SignedIn) -> Response:
+    mark = await _mark(request, visitor)
+    if request.headers.get("if-none-match") == mark:
+        return Response(status_code=304, headers={"ETag": mark, "Cache-Control": "no-store"})
     done = {
         "stopping": visitor.say("The server is being stopped. Your files are kept."),
         "extended": visitor.say("The server runs longer now."),
         "left": visitor.say("You left the line."),
     }.get(request.query_params.get("done", ""), "")
-    return await _page(request, visitor, done=done)
+    return await _page(request, visitor, done=done, headers={"ETag": mark})
 
 
 @router.get(f"{MINE}/hours.csv")
@@ -93,6 +98,16 @@ async def _own(request: Request, visitor: Visitor, form: FormData) -> Lease:
     return lease
 
 
+async def _mark(request: Request, visitor: Visitor) -> str:
+    """For scripts that look whether anything is new; frozen sets have no order of their own, names of roles do."""
+    desk, roles = desk_of(request), sorted(visitor.person.roles)
+    person = replace(visitor.person, roles=frozenset(), profiles=frozenset())
+    mark = await desk.admission.in_thread(
+        mark_of_mine, desk.store, person, desk.clock.now(), *roles, visitor.language, request.url.query
+    )
+    return f'"{mark}"'
+
+
 async def _facts(request: Request, visitor: Visitor) -> MineFacts:
     desk = desk_of(request)
     span = span_of(request.query_params.get("days"))
@@ -109,6 +124,7 @@ async def _page(
     alert: str = "",
     status: int = 200,
     facts: MineFacts | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
     page = mine_page(facts or await _facts(request, visitor), visitor.say)
     return render(
@@ -116,6 +132,7 @@ async def _page(
         visitor,
         "mine.html",
         status=status,
+        headers=headers,
         page=page,
         done=done,
         alert=alert,

@@ -5,6 +5,7 @@
   const EVERY = 5000;
   const SLOWEST = 60000;
   const shown = new Map();
+  let mark = null; // of what was seen last, where the page has one: nothing is sent again that did not change
   let wait = EVERY;
   let seen = Date.now();
 
@@ -45,7 +46,9 @@
     return way;
   }
 
+  // Whether everything that came is shown now.
   function renew(text) {
+    let whole = true;
     const page = new DOMParser().parseFromString(text, "text/html");
     document.querySelectorAll("[data-live]").forEach((part) => {
       const fresh = page.getElementById(part.id);
@@ -55,7 +58,8 @@
       const focused = document.activeElement;
       const inside = part.contains(focused) && focused !== part;
       if (inside && focused.matches("select, input, textarea")) {
-        return; // somebody is choosing: next time
+        whole = false; // somebody is choosing: next time
+        return;
       }
       const way = inside ? wayTo(part, focused) : null;
       shown.set(part.id, fresh.innerHTML); // as it came: what is kept open or chosen is no change
@@ -69,6 +73,7 @@
       }
       part.dispatchEvent(new CustomEvent("hangang:renewed", { bubbles: true }));
     });
+    return whole;
   }
 
   async function look() {
@@ -76,12 +81,17 @@
       return schedule();
     }
     try {
-      const answer = await fetch(window.location.href, {
-        headers: { Accept: "text/html", "X-CSRF-Token": window.hangangDesk.csrf() },
-        cache: "no-store",
-      });
-      if (answer.ok) {
-        renew(await answer.text());
+      const headers = { Accept: "text/html", "X-CSRF-Token": window.hangangDesk.csrf() };
+      if (mark) {
+        headers["If-None-Match"] = mark;
+      }
+      const from = document.querySelector("[data-live-from]"); // where a form was answered, the address is not the page's
+      const address = from ? from.dataset.liveFrom : window.location.href;
+      const answer = await fetch(address, { headers, cache: "no-store" });
+      if (answer.ok || answer.status === 304) {
+        if (answer.ok) {
+          mark = renew(await answer.text()) ? answer.headers.get("ETag") : null;
+        }
         wait = EVERY;
         seen = Date.now();
       } else if (answer.status === 401) {
