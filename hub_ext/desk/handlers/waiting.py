@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from typing import Annotated, Any, Final
 from urllib.parse import quote
 
+import anyio
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import RedirectResponse
 from sse_starlette.event import ServerSentEvent
@@ -19,7 +20,7 @@ from hub_ext.core.errors import HubError
 from hub_ext.desk.auth import SignedIn, checked_form, session_of
 from hub_ext.desk.desk import HUB, PREFIX, Desk
 from hub_ext.desk.errors import Problem, not_found
-from hub_ext.desk.live import Seen, Watch
+from hub_ext.desk.live import Seen, Subscription, Watch
 from hub_ext.desk.mine import titles_of
 from hub_ext.desk.rendering import desk_of, render
 from hub_ext.desk.starting import HubStarts
@@ -36,6 +37,8 @@ SEND_SECONDS: Final = 10
 """A page that takes nothing for so long is cut."""
 STREAM_SECONDS: Final = 600
 """No stream lasts longer: the page opens the next one by itself."""
+FAREWELL_SECONDS: Final = 2
+"""What a stream has to end in when the desk does."""
 SESSION_SECONDS: Final = 60.0
 """How often an open stream looks whether its reader is still signed in."""
 
@@ -73,10 +76,13 @@ async def events(request: Request, ticket_id: str, visitor: SignedIn) -> Respons
         raise not_found()
     if sight is None and (await _standing_of(desk, ticket_id, visitor)) is None:
         raise not_found()
+    ending = anyio.Event()
     return EventSourceResponse(
-        _stream(request, desk, sight, ticket_id, visitor),
+        _stream(request, desk, sight, ticket_id, visitor, ending),
         ping=HEARTBEAT_SECONDS,
         send_timeout=SEND_SECONDS,
+        shutdown_event=ending,
+        shutdown_grace_period=FAREWELL_SECONDS,
     )
 
 
@@ -185,29 +191,46 @@ async def _standing_of(desk: Desk, ticket_id: str, visitor: Visitor) -> Standing
 
 
 async def _stream(
-    request: Request, desk: Desk, sight: Sight | None, ticket_id: str, visitor: Visitor
+    request: Request,
+    desk: Desk,
+    sight: Sight | None,
+    ticket_id: str,
+    visitor: Visitor,
+    ending: anyio.Event,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Ends with the wait, or after `STREAM_SECONDS`; the page then goes on or comes back."""
+    """Ends with the wait, with the desk (`ending`), or after `STREAM_SECONDS`; the page then goes on or comes back."""
     if sight is None:
         yield ServerSentEvent(event="over", data="{}")
         return
     watch: Watch = request.app.state.watch
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + STREAM_SECONDS
-    async with watch.subscribe(ticket_id) as page:
-        yield ServerSentEvent(comment="open", retry=2000)
-        while (left := ends_at - loop.time()) > 0:
-            try:
-                seen = await asyncio.wait_for(page.following(), min(left, SESSION_SECONDS))
-            except TimeoutError:
-                if not await _still_signed_in(request, desk):
+    ended = asyncio.ensure_future(ending.wait())
+    try:
+        async with watch.subscribe(ticket_id) as page:
+            yield ServerSentEvent(comment="open", retry=2000)
+            while (left := ends_at - loop.time()) > 0 and not ended.done():
+                seen = await _first(page, ended, min(left, SESSION_SECONDS))
+                if seen is not None:
+                    yield _event(seen, sight.ticket, visitor, desk)
+                    if isinstance(seen.known, Turn):
+                        return
+                elif not ended.done() and not await _still_signed_in(request, desk):
                     yield ServerSentEvent(event="signed-out", data="{}")
                     return
-                continue
-            event = _event(seen, sight.ticket, visitor, desk)
-            yield event
-            if isinstance(seen.known, Turn):
-                return
+    finally:
+        ended.cancel()
+
+
+async def _first(page: Subscription, ended: asyncio.Future[None], seconds: float) -> Seen | None:
+    """What is seen next; None where the desk ends before, or nothing comes for so long."""
+    following = asyncio.ensure_future(page.following())
+    try:
+        either: set[asyncio.Future[Any]] = {following, ended}
+        await asyncio.wait(either, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return following.result() if following.done() else None
+    finally:
+        following.cancel()
 
 
 def _event(seen: Seen, ticket: Ticket, visitor: Visitor, desk: Desk) -> ServerSentEvent:

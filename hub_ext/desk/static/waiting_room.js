@@ -99,6 +99,9 @@
   };
   const again = () => setTimeout(() => around(), 1000 * AROUND_SECONDS * (0.75 + Math.random() / 2));
 
+  // A button was pressed: its answer is where the page goes, whatever is heard of the ticket meanwhile.
+  room.addEventListener("submit", () => source.close());
+
   listen();
   again();
   window.addEventListener("pagehide", () => source && source.close());
