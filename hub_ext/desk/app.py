@@ -17,7 +17,7 @@ from hub_ext.desk.desk import API, Desk
 from hub_ext.desk.errors import ErrorBody, add_error_handlers
 from hub_ext.desk.live import Watch
 from hub_ext.desk.metrics import Metrics
-from hub_ext.desk.security import SecurityHeaders
+from hub_ext.desk.security import LimitedBodies, SecurityHeaders
 from hub_ext.desk.static_files import add_static_files
 from hub_ext.desk.waiting import look
 
@@ -53,5 +53,6 @@ def create_app(desk: Desk, metrics: Metrics | None = None) -> FastAPI:
     add_static_files(app)
     add_error_handlers(app)
     app.add_exception_handler(SignInNeeded, sign_in_first)
+    app.add_middleware(LimitedBodies)
     app.add_middleware(SecurityHeaders)
     return app

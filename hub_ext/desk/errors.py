@@ -97,7 +97,8 @@ def put_into_words(error: Exception) -> Problem:
         case HTTPException():
             if error.status_code in (404, 405):
                 return not_found() if error.status_code == 404 else _not_allowed()
-            return Problem(error.status_code, "bad-request", str(error.detail))
+            code = "too-large" if error.status_code == 413 else "bad-request"
+            return Problem(error.status_code, code, str(error.detail))
         case _:
             pass
     return Problem(

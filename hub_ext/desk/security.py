@@ -1,12 +1,15 @@
-"""What every answer of the desk tells the browser to forbid."""
+"""What every answer of the desk tells the browser to forbid, and how much of a request is read."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from fastapi import HTTPException
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+LARGEST_BODY: Final = 10 * 2**20
+"""Bytes of one request: the scenario of a whole centre has some."""
 SECURITY_HEADERS: Final = {
     # Nothing loads from elsewhere, no script or style stands in a page, and no page stands in another.
     "Content-Security-Policy": "; ".join(
@@ -49,3 +52,29 @@ class SecurityHeaders:
             await send(message)
 
         await self.app(scope, receive, with_headers)
+
+
+class LimitedBodies:
+    """Nobody fills the memory: what is sent is read up to `most` bytes, whoever sends it."""
+
+    def __init__(self, app: ASGIApp, most: int = LARGEST_BODY) -> None:
+        self.app = app
+        self.most = most
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        taken = 0
+
+        async def limited() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > self.most:
+                raise HTTPException(
+                    413, f"This is larger than {self.most // 2**20} MiB, the most that is taken"
+                )
+            return message
+
+        await self.app(scope, limited, send)

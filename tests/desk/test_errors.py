@@ -155,3 +155,25 @@ async def test_every_error_is_described_by_the_one_body(here: DeskInProcess) -> 
             for status, answer in operation["responses"].items():
                 if status[0] in "45" and "content" in answer:
                     assert answer["content"]["application/json"]["schema"] == wanted, (path, status)
+
+
+async def test_nobody_fills_the_memory_of_the_desk(here: DeskInProcess) -> None:
+    """Also without a token: what is sent is read before anybody is asked who they are."""
+
+    async def endless() -> AsyncIterator[bytes]:
+        for _ in range(1000):
+            yield b"[" * 2**20
+
+    async with here.browser(**{"Content-Type": "application/json"}) as program:
+        answer = await program.post(f"{API}/servers", content=endless())
+    assert (answer.status_code, answer.json()["code"]) == (413, "too-large")
+
+
+async def test_what_is_no_json_is_said_to_be_none(here: DeskInProcess) -> None:
+    async with here.browser(Authorization="token token-student", Accept="*/*") as program:
+        for sent in (b"{", b"\xff\xfe", b"[" * 100_000, b"nul"):
+            answer = await program.post(
+                f"{API}/servers", content=sent, headers={"Content-Type": "application/json"}
+            )
+            assert answer.status_code in (400, 422), sent[:10]
+            assert set(answer.json()) == {"code", "facts", "message"}
