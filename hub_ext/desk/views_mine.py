@@ -262,7 +262,7 @@ def _gone(lease: Lease, now: Instant) -> int:
 def _longer(facts: MineFacts, lease: Lease, say: Speaker) -> tuple[tuple[Longer, ...], str]:
     """The extensions that are possible, each end once; where there are none, why."""
     if lease.noticed_for is not None:
-        return (), say("It cannot be extended: somebody whose share it is waits for it.")
+        return (), say("Somebody whose share it is waits for it.")
     choices: dict[Instant, Longer] = {}
     objection = ""
     for minutes, outcome in facts.extensions.get(lease.id, ()):

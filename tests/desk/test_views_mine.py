@@ -166,7 +166,7 @@ def test_extensions_are_offered_once_for_each_end() -> None:
         pytest.param(
             {"noticed_at": START, "noticed_for": "t9"},
             [(30, End(RUNNING.ends_at + HOUR))],
-            "somebody whose share it is waits",
+            "Somebody whose share it is waits",
             id="it is being taken back",
         ),
     ],
