@@ -17,6 +17,7 @@ from hub_ext.quota.model import Ask, Eta, Lease, LeaseState, Outlook, Policy, Re
 from hub_ext.quota.policy import Snapshot, first_end
 from hub_ext.quota.queue import ROOM, Line, Recent
 from hub_ext.quota.reclaim import may_be_taken, needed, reclaim_set, taken_at
+from hub_ext.quota.reserved import End, before_windows
 from hub_ext.quota.stage import Room, Stage
 
 
@@ -71,8 +72,11 @@ class Plan:
     outlooks: Mapping[str, Outlook] = field(default_factory=dict)
 
 
-def plan(scene: Scene, now: Instant) -> Plan:
-    """What to do now with every ticket; nothing at all where nobody waits and nothing is being taken back."""
+def plan(scene: Scene, now: Instant, *, times: bool = True) -> Plan:
+    """What to do now with every ticket; nothing at all where nobody waits and nothing is being taken back.
+
+    Without `times`, only those have an expected time whose turn is promised: all else is the same, and quicker.
+    """
     run = _Planning(scene, now)
     # 1. What is being taken back for somebody stays theirs, and whoever was patient holds what they need.
     run.resume()
@@ -84,7 +88,8 @@ def plan(scene: Scene, now: Instant) -> Plan:
     run.withdraw()
     # 4. Places, and when the others may expect their turn.
     run.number()
-    run.expect()
+    if times:
+        run.expect()
     return run.result()
 
 
@@ -107,9 +112,12 @@ class _Planning:
                 self.taken[lease.id] = (lease.noticed_for, lease.ends_at)
         self.turns: list[Turn] = []
         self.dropped = [
-            Dropped(ticket, _gone_pool(ticket.ask)) for ticket in scene.tickets if ticket not in known
+            Dropped(ticket, _gone_pool(ticket.ask))
+            for ticket in scene.tickets
+            if ticket.ask.pool not in self.policy.pools
         ]
         self.notices: list[Notice] = []
+        self.first_ends: dict[object, dict[str, object]] = {}
         self.withdrawn: list[Lease] = []
         self.outlooks: dict[str, Outlook] = {}
         self.waiting: list[Ticket] = []
@@ -152,10 +160,12 @@ class _Planning:
 
     def _hold_by_patience(self, ticket: Ticket) -> bool:
         """False where nothing that is known makes room for it."""
-        eta = first_fit(self._promised(besides=ticket), ticket.ask, self._ends())
-        if eta is not None:
-            self._hold(ticket, eta, firm=False)
-        return eta is not None
+        room = self._promised(besides=ticket)
+        eta = first_fit(room, ticket.ask, self._ends())
+        if eta is None or not self._is_free_of_windows(room, ticket.ask, eta):
+            return False
+        self._hold(ticket, eta, firm=False)
+        return True
 
     # -- 2 ---------------------------------------------------------------------------------------------------------
 
@@ -199,23 +209,50 @@ class _Planning:
 
     def _take_back(self, ticket: Ticket, ask: Ask) -> bool:
         """Whether the end of what others borrowed makes room; they have had notice then, or get it now."""
-        room = self._promised(besides=ticket)
         before = [lease for lease in self._noticed_for(ticket) if not lease.guaranteed]
+        if before and (still := self._still_enough(ticket, ask, before)) is not None:
+            self._keep(ticket, still)
+            return True
+        room = self._promised(besides=ticket)
         for lease in before:
             room.remove(lease)
-        if room.has_room(ask):
-            self._keep(ticket, needed(room, ask, before))
-            return True
         candidates = (lease for lease in self.scene.leases if may_be_taken(lease, never=ticket.displaced_by))
         picked = reclaim_set(room, ask, [lease for lease in candidates if lease.id not in self.taken])
         if picked is None:
             return False
-        for lease in picked:
-            notice = Notice(lease, taken_at(self.policy, lease, self.now), ticket.id)
-            self.notices.append(notice)
-            self.taken[lease.id] = (ticket.id, notice.ends_at)
+        notices = [Notice(lease, taken_at(self.policy, lease, self.now), ticket.id) for lease in picked]
+        ends = [self.taken[lease.id][1] for lease in before] + [notice.ends_at for notice in notices]
+        if not self._is_free_of_windows(room, ask, max([self.now, *ends])):
+            return False
+        self.notices += notices
+        self.taken |= {notice.lease.id: (ticket.id, notice.ends_at) for notice in notices}
         self._keep(ticket, [*before, *picked])
         return True
+
+    def _still_enough(self, ticket: Ticket, ask: Ask, before: Sequence[Lease]) -> Sequence[Lease] | None:
+        """Those of the leases that had notice that the ticket still needs; None where they are not enough any more."""
+        # With what is there already, besides what is promised to others, some may be left in peace.
+        room = self._promised(besides=ticket, with_victims=False)
+        for lease in before:
+            room.remove(lease)
+        if room.has_room(ask):
+            return needed(room, ask, before)
+        room = self._promised(besides=ticket)
+        for lease in before:
+            room.remove(lease)
+        # Whoever passed meanwhile is over by then.
+        due = max(self.taken[lease.id][1] for lease in before)
+        for ends_at, lease in self._ends():
+            if ends_at <= due:
+                room.remove(lease)
+        return before if room.has_room(ask) else None
+
+    def _is_free_of_windows(self, room: Room, ask: Ask, since: Instant) -> bool:
+        """Whether no reserved window begins so soon after `since` that the ask could not start then."""
+        session, reservations = self.policy.session(ask.pool), self.scene.snapshot.reservations
+        end = End(since + session.max)
+        cut = before_windows(room.tree, room.sums, reservations, ask, end, since, session.min)
+        return isinstance(cut, End)
 
     def _keep(self, ticket: Ticket, leases: Sequence[Lease]) -> None:
         """What these leases free is the ticket's, from now until they have ended; others that had notice for it go on."""
@@ -253,17 +290,19 @@ class _Planning:
             self.line.changed()
         return hold is not None
 
-    def _promised(self, besides: Ticket | None = None) -> Room:
-        """The room once what is ending is over, and everybody whose turn is promised has it (`besides` one of them)."""
+    def _promised(self, besides: Ticket, *, with_victims: bool = True) -> Room:
+        """The room once what is ending is over, and everybody besides this ticket whose turn is promised has it.
+
+        `with_victims`: what is taken back for them has ended.
+        """
         room = self.stage.copy_room()
         for lease in self.stage.leases.values():
             taken_for = self.taken.get(lease.id, ("", 0))[0]
-            if _is_ending(lease) or (
-                taken_for in self.holds and (besides is None or taken_for != besides.id)
-            ):
+            is_victim = with_victims and taken_for in self.holds and taken_for != besides.id
+            if _is_ending(lease) or is_victim:
                 room.remove(lease)
         for hold in self.holds.values():
-            if hold.firm and (besides is None or hold.ticket.id != besides.id):
+            if hold.firm and hold.ticket.id != besides.id:
                 room.promise(hold.ticket.ask, -1)
                 room.keep(hold.ticket.ask)
         return room
@@ -321,8 +360,17 @@ class _Planning:
     # -- outlooks --------------------------------------------------------------------------------------------------
 
     def _look(self, ticket: Ticket, decision: Wait) -> None:
-        told = first_end(decision, self.scene.leases, self.policy)
-        self.outlooks[ticket.id] = Outlook(decision.code.value, told.facts)
+        self.outlooks[ticket.id] = Outlook(decision.code.value, self._with_first_end(ticket, decision).facts)
+
+    def _with_first_end(self, ticket: Ticket, decision: Wait) -> Wait:
+        """Of many who wait for the same, it is looked for once."""
+        ask = ticket.ask
+        wanted = frozenset(name for name, amount in ask.amounts.items() if amount)
+        key = (decision.code, decision.facts.get("resource"), self.policy.root(ask.pool), wanted)
+        if key not in self.first_ends:
+            told = first_end(decision, self.scene.leases, self.policy)
+            self.first_ends[key] = {} if told is decision else {"first_end": told.facts["first_end"]}
+        return replace(decision, facts={**decision.facts, **self.first_ends[key]})
 
     def _promise_turn(self, ticket: Ticket, eta: Instant, reclaims: tuple[str, ...] = ()) -> None:
         self.outlooks[ticket.id] = replace(

@@ -479,7 +479,9 @@ class _Run:
         self.plan_is_due = False
         if not self.tickets and not any(lease.noticed_for for lease in self.live.values()):
             return False
-        return self._enact(self._plan())
+        # Looked at until nothing more follows: whoever starts may take a machine that another had stood in the way of.
+        self.plan_is_due = self._enact(self._plan())
+        return self.plan_is_due
 
     def _plan(self) -> Plan:
         self._accrue()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hub_ext.core.decision import Admit
+from hub_ext.core.decision import Admit, Code
 from hub_ext.quota import simulate
 from hub_ext.quota.counting import is_guaranteed
 from hub_ext.quota.document import mapping_document
@@ -89,13 +89,16 @@ def test_planning_changes_nothing_and_everybody_gets_an_answer(data: dict[str, A
 @MANY
 @given(data=crowded())
 def test_done_once_is_done(data: dict[str, Any]) -> None:
-    """After what a plan says, the next plan has nothing to say, but that what began just now may be asked back for
-    whoever has a guarantee and was looked at later: it is protected for its time.
+    """After what a plan says, the next plan has nothing to say; but that what began just now may be asked back for
+    whoever has a guarantee and was looked at later (it is protected for its time), and that whoever stood behind a hold
+    may find another machine, now that others have chosen theirs.
     """
 
     def look(scene: Scene, found: Plan, now: int) -> None:
         then = plan(after(scene, found, now), now)
-        assert (then.turns, then.dropped, then.withdrawn) == ((), (), ())
+        assert (then.dropped, then.withdrawn) == ((), ())
+        turns = {turn.ticket.id for turn in then.turns}
+        assert all(found.outlooks[name].code == Code.OTHERS_WAITING for name in turns)
         begun = {turn.ask.id for turn in found.turns}
         assert {notice.lease.id for notice in then.notices} <= begun
 
