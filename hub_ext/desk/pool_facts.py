@@ -10,7 +10,7 @@ from typing import Any, Final
 from hub_ext.core.clock import Instant
 from hub_ext.desk.access import Access
 from hub_ext.desk.hours import budgets_to_ask_for, may_answer
-from hub_ext.desk.records_pool import Holding, Lending, holdings, lendings
+from hub_ext.desk.records_pool import Holding, holdings
 from hub_ext.desk.usage import gpu_hours
 from hub_ext.quota.budget import BudgetOf, BudgetState, local_date
 from hub_ext.quota.ledger import Ledger
@@ -30,7 +30,8 @@ class ResourceUse:
     """One resource of one pool with everything below it, in base units.
 
     `quota` is the pool's with all below it; None where none of them states the resource, so that what they use counts
-    against the quota of a pool above, `home`. `borrowed` is used beyond the quota, `lent` what others have of it.
+    against the quota of a pool above, `home`. `borrowed` is used beyond the quota. `lent` is what others have of the
+    idle rest: what the pool could not have at once, but only after a notice.
     """
 
     resource: str
@@ -100,7 +101,6 @@ def read_pool(store: Store, access: Access, pool: str, clock_now: Instant, span:
         # 1. The tree: sums of the pools alone, whoever runs there.
         below = policy.subtree(pool)
         ledger = txn.ledger({*below, *policy.path(pool)})
-        lent = lendings(txn, below)
         # 2. What was used: the days, and by whom.
         last = local_date(now, policy.timezone)
         first = last - timedelta(days=span - 1)
@@ -114,9 +114,7 @@ def read_pool(store: Store, access: Access, pool: str, clock_now: Instant, span:
             led=tuple(name for name in policy.pools if name in leads),
             first=first,
             last=last,
-            tree=[
-                _use(ledger, name, len(policy.path(name)) - len(policy.path(pool)), lent) for name in below
-            ],
+            tree=[_use(ledger, name, len(policy.path(name)) - len(policy.path(pool))) for name in below],
             holdings=holdings(txn, below),
             days=days,
             people=people,
@@ -126,7 +124,7 @@ def read_pool(store: Store, access: Access, pool: str, clock_now: Instant, span:
         )
 
 
-def _use(ledger: Ledger, pool: str, depth: int, lent: Sequence[Lending]) -> PoolUse:
+def _use(ledger: Ledger, pool: str, depth: int) -> PoolUse:
     policy = ledger.policy
     numbers: dict[str, dict[str, int]] = pool_numbers(ledger, pool)["resources"]
     below = policy.subtree(pool)
@@ -139,11 +137,6 @@ def _use(ledger: Ledger, pool: str, depth: int, lent: Sequence[Lending]) -> Pool
         if not stated:
             found.append(ResourceUse(resource, home, None, held["used"], 0, 0, held["available"]))
             continue
-        given = sum(
-            one.amounts.get(resource, 0) * one.count
-            for one in lent
-            if one.lender == pool and one.pool not in below
-        )
         idle = max(0, held["subtree"] - held["used"])
         found.append(
             ResourceUse(
@@ -152,7 +145,7 @@ def _use(ledger: Ledger, pool: str, depth: int, lent: Sequence[Lending]) -> Pool
                 held["subtree"],
                 held["used"],
                 held["over"],
-                min(given, idle),
+                max(0, idle - max(0, held["available"])),
                 held["available"],
             )
         )

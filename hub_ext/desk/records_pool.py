@@ -29,16 +29,6 @@ class Holding:
     next_end: Instant
 
 
-@dataclass(frozen=True, slots=True)
-class Lending:
-    """Live borrowed leases of one pool that are alike, and whom they are lent by."""
-
-    lender: str
-    pool: str
-    amounts: Amounts
-    count: int
-
-
 def holdings(txn: Transaction, pools: Collection[str]) -> list[Holding]:
     """Who holds what in these pools."""
     columns = tables.leases.c
@@ -53,21 +43,6 @@ def holdings(txn: Transaction, pools: Collection[str]) -> list[Holding]:
         for person, pool, kind, amounts, guaranteed, count, next_end in Records.of(txn).connection.execute(
             query
         )
-    ]
-
-
-def lendings(txn: Transaction, lenders: Collection[str]) -> list[Lending]:
-    """What is lent by these pools, to whichever pool."""
-    columns = tables.leases.c
-    alike = (columns.lender, columns.pool, cast(columns.amounts, Text))
-    query = (
-        select(*alike, func.count())
-        .where(tables.borrowed, columns.lender.in_(sorted(lenders)))
-        .group_by(*alike)
-    )
-    return [
-        Lending(lender, pool, _amounts(amounts), count)
-        for lender, pool, amounts, count in Records.of(txn).connection.execute(query)
     ]
 
 

@@ -77,7 +77,7 @@ def test_use_is_told_against_the_guarantee_of_each_pool(centre_on_each: HoursCen
         "sector": {
             "H200": "4 of 4 in use · 1 borrowed",
             "1/7 H200 (18 GB)": "1 of 7 in use",
-            "CPU": "32 of 128 in use",
+            "CPU": "32 of 128 in use · 8 lent",  # to the firm, which states none
         },
         "univ": {
             "H200": "2 of 2 in use · 2 borrowed",
@@ -88,23 +88,21 @@ def test_use_is_told_against_the_guarantee_of_each_pool(centre_on_each: HoursCen
             "1/7 H200 (18 GB)": "1 in use, of Hangang University",
             "CPU": "8 in use, of Public interest sector",
         },
-        "firm": {"H200": "1 of 3 in use", "CPU": "8 in use, of Seoul Hangang AI"},
+        "firm": {"H200": "1 of 3 in use · 1 lent", "CPU": "8 in use, of Seoul Hangang AI"},
     }
 
 
-def test_what_others_have_is_lent(centre_on_each: HoursCentre) -> None:
-    """The sector has used up what is its own: the next borrower's lender is named, and so is what it lends."""
-    with centre_on_each.store.reading() as txn:
-        borrowed = [lease for lease in txn.live_leases() if not lease.guaranteed]
-    lenders = {lease.lender for lease in borrowed}
-    facts = facts_of(centre_on_each, "seoul")
-    lent = {line.pool: use.lent for line in facts.tree for use in line.resources if use.lent}
-    # A lender that is above the borrower has lent within its own subtree: not to others.
-    outside = {
-        lease.lender for lease in borrowed if lease.lender is not None and lease.lender not in lease.path
-    }
-    assert set(lent) == outside
-    assert lenders <= {"seoul", "sector", "univ", "firm"}
+def test_what_a_pool_could_have_only_after_a_notice_is_lent(centre_on_each: HoursCentre) -> None:
+    """The firm owns three and uses one; the sector has one of the two idle ones."""
+    (firm,) = page_of(centre_on_each, "firm").tree
+    gpus = firm.uses[0]
+    assert (gpus.text, gpus.detail) == ("1 of 3 in use · 1 lent", "1 more could be started now")
+    assert dict(gpus.parts) == {"used": 333, "borrowed": 0, "lent": 333}
+    centre_on_each.stop("large")
+    (firm,) = page_of(centre_on_each, "firm").tree
+    assert firm.uses[0].text == "1 of 3 in use"
+    # At the root there is nobody to lend to.
+    assert all("lent" not in use.text for use in page_of(centre_on_each, "seoul").tree[0].uses)
 
 
 def test_the_parts_of_a_bar_never_say_more_than_there_is(centre: HoursCentre) -> None:
