@@ -25,7 +25,8 @@ from hub_ext.quota.simulate import play
 LONGEST_TEXT: Final = 2_000_000
 """Characters of a scenario: some five thousand leases, and the policy."""
 SECONDS: Final = 90
-MEMORY: Final = 1 << 30
+MEMORY: Final = 512 << 20
+"""Bytes of address space; five thousand leases and two thousand tickets need a third of it."""
 NAME: Final = "scenario"
 """How faults call the document."""
 _KEPT: Final = ("PATH", "LANG", "LC_ALL", "HOME", "TMPDIR", "SYSTEMROOT")

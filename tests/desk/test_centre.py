@@ -6,6 +6,8 @@ import html
 import io
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import psutil
@@ -340,6 +342,22 @@ async def test_a_scenario_that_takes_too_long_is_ended_with_its_process() -> Non
     with pytest.raises(TookTooLong):
         await WhatIf(seconds=0.01).answer("now: 2027-03-02T09:00:00+09:00")
     assert {child.pid for child in psutil.Process().children()} <= before
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [pytest.param("MEMORY", 48 << 20, id="memory"), pytest.param("SECONDS", 1, id="processor")],
+)
+def test_a_scenario_that_takes_too_much_ends_the_program_and_nothing_else(limit: str, value: int) -> None:
+    """The program keeps its own limits; it answers nothing then, and does not end well."""
+    events = "".join(f"  - {{at: +{n}s, tick: true}}\n" for n in range(60_000))
+    text = f"now: 2027-03-02T09:00:00+09:00\npolicy:\n  {POLICY.replace(chr(10), chr(10) + '  ')}\nevents:\n{events}"
+    program = f"from hub_ext.desk import what_if; what_if.{limit} = {value}; what_if.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=text.encode(), capture_output=True, check=False, timeout=60
+    )
+    assert done.returncode != 0
+    assert done.stdout == b""
 
 
 async def test_one_scenario_is_played_at_a_time() -> None:
