@@ -142,6 +142,8 @@ COMMANDS = [
     ("release", "l1", "--why", "maintenance"),
     ("usage",),
     ("usage", "--format", "csv"),
+    ("usage", "--by", "lease", "--format", "csv"),
+    ("usage", "--format", "sacct"),
     ("grant", "guests", "5", "--why", "deadline", "--until", "2027-05-01"),
 ]
 ids = pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -634,6 +636,7 @@ def test_the_help_names_every_command(run: Run) -> None:
         "release",
         "stop-servers",
         "usage",
+        "requests",
         "simulate",
         "grant",
         "db",
