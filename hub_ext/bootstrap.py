@@ -103,7 +103,7 @@ def extend(c: Any, settings: Settings) -> None:
         sys.exit(f"The hub does not start.\n{error}")
     _decides_alone(c)
     words = PageWords(factory.profiles, limits_enforced=True)
-    _pods(c, settings, factory, words, rules, simulated=settings.simulated_node is not None)
+    _pods(c, settings, factory, words, rules, simulated=settings.simulated_node is not None, desk=False)
     _write_down_people(c, factory)
 
 
@@ -221,10 +221,17 @@ def _hub_in_the_cluster(c: Any, settings: Settings, factory: Factory) -> None:
 
 
 def _pods(
-    c: Any, settings: Settings, factory: Factory, words: PageWords, rules: PodRules, *, simulated: bool
+    c: Any,
+    settings: Settings,
+    factory: Factory,
+    words: PageWords,
+    rules: PodRules,
+    *,
+    simulated: bool,
+    desk: bool = True,
 ) -> None:
     kubernetes, spawner = settings.kubernetes, c.KubeSpawner
-    GatedKubeSpawner.gate = Gate(factory.admission, factory.profiles, words)
+    GatedKubeSpawner.gate = Gate(factory.admission, factory.profiles, words, desk=desk)
     GatedKubeSpawner.patience = {
         **GatedKubeSpawner.patience,
         Waiting.NODE: kubernetes.node_seconds,
@@ -258,7 +265,9 @@ def _pods(
     # A server that ended is over and says why; one that came back by itself would have lost its kernels unseen.
     spawner.extra_pod_config = {"restartPolicy": "Never"}
     _storage(spawner, kubernetes)
-    environment = {"HANGANG_DESK_URL": f"{kubernetes.desk_url.rstrip('/')}/services/desk"}
+    environment = {}
+    if desk:
+        environment["HANGANG_DESK_URL"] = f"{kubernetes.desk_url.rstrip('/')}/services/desk"
     if simulated:
         environment["HANGANG_GPUS"] = "simulated"
     if kubernetes.shared_claim:

@@ -62,11 +62,15 @@ class Words(Protocol):
 
 @dataclass(frozen=True)
 class Gate:
-    """What a spawner needs to pass: the quota, the profiles, and the words to say no."""
+    """What a spawner needs to pass: the quota, the profiles, and the words to say no.
+
+    `desk` False: there is none beside this hub, so that nobody is led to it. The place in line is the same.
+    """
 
     admission: Admission
     profiles: Profiles
     words: Words
+    desk: bool = True
 
 
 class GateMixin(Spawner):
@@ -150,17 +154,16 @@ class GateMixin(Spawner):
 
     async def _no(self, answer: Answer, chosen: Chosen) -> SpawnException:
         """Not now, or not at all. Who has a ticket is led to where it is watched; the place is kept whoever watches."""
-        words, decision = self._gate().words, answer.decision
+        gate, decision = self._gate(), answer.decision
+        words = gate.words
         language = words.language(self)
         if answer.ticket is not None:
-            url = ticket_url(self.hub.base_url, answer.ticket.id)
+            url = ticket_url(self.hub.base_url, answer.ticket.id) if gate.desk else ""
             error = outcome(409, answer.ticket.outlook.code, *words.in_line(answer, url, language))
             # Browsers follow `Refresh` also from the answer to a form; `Location` is for scripts.
-            error.headers = {
-                "Location": url,
-                "Retry-After": str(LOOK_AGAIN_SECONDS),
-                "Refresh": f"0; url={url}",
-            }
+            error.headers = {"Retry-After": str(LOOK_AGAIN_SECONDS)}
+            if url:
+                error.headers |= {"Location": url, "Refresh": f"0; url={url}"}
             return error
         assert isinstance(decision, Wait | Refuse)
         status = 409 if isinstance(decision, Wait) else 403

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyterhub.spawner import SpawnException
 
 from hub_ext.core.errors import StoreUnavailable
 from hub_ext.quota.model import LeaseState
@@ -93,3 +95,54 @@ async def test_its_owner_is_told_why_a_server_ended(site: Site) -> None:
     assert words.ended_line("student", "", "en").startswith("You stopped the server.")
     assert words.ended_line("student", "", "ko") != words.ended_line("student", "", "en")
     assert words.ended_line("student", "second", "en") == ""
+
+
+@pytest.mark.parametrize(
+    ("hub_base_url", "want"),
+    [
+        pytest.param("/hub/", "/services/desk/tickets/t1", id="at the root"),
+        pytest.param("/ai/hub/", "/ai/services/desk/tickets/t1", id="below an address"),
+        pytest.param("/hub/hub/", "/hub/services/desk/tickets/t1", id="below an address called hub"),
+    ],
+)
+def test_a_ticket_is_found_beside_the_hub(hub_base_url: str, want: str) -> None:
+    assert gate.ticket_url(hub_base_url, "t1") == want
+
+
+async def test_who_has_to_wait_is_led_to_their_ticket(site: Site) -> None:
+    """Two GPUs are as many as a student may have."""
+    assert GatedKubeSpawner.gate is not None
+    GatedKubeSpawner.gate = replace(GatedKubeSpawner.gate, desk=True)
+    for name in ("one", "two"):
+        await site.spawner("student", name, profile="h200").pass_gate()
+    third = site.spawner("student", "three", profile="h200", minutes=60)
+    with pytest.raises(SpawnException) as refused:
+        await third.pass_gate()
+    error = refused.value
+    assert (error.status_code, error.reason) == (409, "person-at-cap")
+    assert third._gate().admission is not None
+    with third._gate().admission.store.reading() as txn:
+        (ticket,) = txn.tickets(person="student")
+    url = f"/services/desk/tickets/{ticket.id}"
+    assert error.headers["Location"] == url
+    assert error.headers["Refresh"] == f"0; url={url}"
+    assert int(error.headers["Retry-After"]) > 0
+    assert f'href="{url}"' in error.jupyterhub_html_message
+    assert "You are in line" in error.jupyterhub_message
+    # What was chosen is kept, to start the server with.
+    assert (ticket.options["profile"], ticket.options["minutes"], ticket.ask.server) == ("h200", 60, "three")
+    chosen = await third._gate().profiles.choose("student", "three", ticket.options)
+    assert chosen.ask.amounts == ticket.ask.amounts
+
+
+async def test_a_hub_without_a_desk_leads_nobody_to_it(site: Site) -> None:
+    """Beside a site's own hub there is none: the place in line is the same, and said in words."""
+    for name in ("one", "two"):
+        await site.spawner("student", name, profile="h200").pass_gate()
+    third = site.spawner("student", "three", profile="h200", minutes=60)
+    with pytest.raises(SpawnException) as refused:
+        await third.pass_gate()
+    error = refused.value
+    assert set(error.headers) == {"Retry-After"}
+    assert "services/desk" not in error.jupyterhub_html_message
+    assert "You are in line" in error.jupyterhub_html_message
