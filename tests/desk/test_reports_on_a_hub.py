@@ -7,8 +7,12 @@ import io
 import re
 from datetime import datetime
 
+import pytest
+from playwright.sync_api import expect
+
+from tests.support.browser import chromium, needs_chromium, screenshot_path
 from tests.support.desk import AtTheDesk
-from tests.support.hub import EmbeddedHub, text_of, wait_for
+from tests.support.hub import PASSWORD, EmbeddedHub, text_of, wait_for
 
 CENTRE_PAGES = (
     "",
@@ -90,3 +94,39 @@ def test_the_centre_is_closed_to_everybody_else(hub: EmbeddedHub) -> None:
             assert answer.status_code == 403, (name, page)
         assert "/services/desk/centre" not in person.page().text
         assert person.post("/centre/what-if", scenario="now: [").status_code == 403
+
+
+@pytest.mark.browser
+@needs_chromium
+def test_a_page_that_is_open_follows_what_happens_and_acts(hub: EmbeddedHub) -> None:
+    """In a real browser, signed in by the real door: a server comes up on the page, runs longer, and goes."""
+    student = AtTheDesk(hub, "student")
+    with chromium() as browser:
+        page = browser.new_page(base_url=hub.url, locale="ko-KR", viewport={"width": 390, "height": 844})
+        page.set_default_timeout(30_000)
+        page.goto("/services/desk/mine")
+        page.fill("input[name=username]", "student")
+        page.fill("input[name=password]", PASSWORD)
+        page.press("input[name=password]", "Enter")
+        page.wait_for_url("**/services/desk/mine")
+        expect(page.locator("#mine-servers")).to_contain_text("실행 중인 서버가 없습니다")
+        page.evaluate("window.loadedOnce = true")
+
+        student.start({"profile": "h200-slice", "minutes": 60})
+        student.wait_until_ready()
+        server = page.locator("#mine-servers article")
+        expect(server).to_contain_text("실행 중", timeout=30_000)
+        assert page.evaluate("window.loadedOnce") is True
+        page.screenshot(path=screenshot_path("desk-mine-on-a-hub-ko-390"), full_page=True)
+
+        before = ends_at(hub, "student")
+        server.get_by_role("button", name="연장").click()
+        expect(page.get_by_role("status")).to_contain_text("서버 사용 시간이 늘었습니다.")
+        assert ends_at(hub, "student") > before
+
+        page.once("dialog", lambda dialog: dialog.accept())
+        server.get_by_role("button", name=re.compile("종료|중지")).click()
+        expect(page.get_by_role("status")).to_contain_text("서버를 멈추고 있습니다.")
+        expect(page.locator("#mine-servers")).to_contain_text("실행 중인 서버가 없습니다", timeout=60_000)
+        browser.close()
+    wait_for(lambda: not hub.leases(), "the lease is released")
