@@ -324,18 +324,21 @@ MACHINE_COLUMNS: Final = (
 )  # fmt: skip
 
 
-def machine_rows(machines: Sequence[tuple[Node, Sequence[Held]]], policy: Policy) -> Iterator[list[object]]:
-    """One row for each lease on each machine and class, and one for a machine of which nothing is used."""
+def machine_rows(
+    machines: Sequence[tuple[Node, Sequence[Held]]], policy: Policy, gpu_class: str = ""
+) -> Iterator[list[object]]:
+    """One row for each lease on each machine and class (or one class), and one for a machine of which nothing is used."""
     for node, held in machines:
         for resource in sorted(node.capacity):
-            if not is_gpu(resource) or not node.capacity[resource]:
+            name = resource.removeprefix("gpu.")
+            if not is_gpu(resource) or not node.capacity[resource] or gpu_class not in ("", name):
                 continue
             here = [one for one in held if one.amounts.get(resource)]
             used = sum(one.amounts[resource] for one in here)
             about: list[object] = [
                 node.name,
                 "yes" if node.ready else "no",
-                resource.removeprefix("gpu."),
+                name,
                 node.capacity[resource] / MILLI,
                 used / MILLI,
             ]

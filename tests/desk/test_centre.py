@@ -103,11 +103,15 @@ async def test_a_lease_without_a_machine_is_not_forgotten(centre: Lively) -> Non
 async def test_the_download_of_machines_counts_as_the_map_does(centre: Lively) -> None:
     async with centre.visit(OPERATOR_PERSON) as operator:
         rows = rows_of((await operator.get(f"{CENTRE}/machines.csv")).text)
+        slices = rows_of((await operator.get(f"{CENTRE}/machines.csv?class=h200-1g")).text)
     assert sum(float(row["gpus"] or 0) for row in rows) == 8
     assert {(row["lease"], row["standing"]) for row in rows if row["lease"]} == {
         ("train", "guaranteed"), ("slice", "guaranteed"), ("more", "guaranteed"), ("idle", "borrowed"),
     }  # fmt: skip
     assert {row["machine"]: row["takes_new"] for row in rows}["gpu-3"] == "no"
+    assert [(row["machine"], row["gpu_class"], row["used"]) for row in slices] == [
+        ("slices", "h200-1g", "0.0")
+    ]
 
 
 # -- the queue --------------------------------------------------------------------------------------------------------

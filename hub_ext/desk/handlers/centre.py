@@ -66,7 +66,9 @@ async def centre(request: Request, visitor: Operator) -> Response:
 async def machines(request: Request, visitor: Operator) -> Response:
     desk = desk_of(request)
     policy, found = await desk.admission.in_thread(read_machines, desk.store)
-    return csv_response("machines", MACHINE_COLUMNS, machine_rows(found, policy))
+    gpu_class = request.query_params.get("class", "")
+    gpu_class = gpu_class if gpu_class in policy.gpu_classes else ""
+    return csv_response("machines", MACHINE_COLUMNS, machine_rows(found, policy, gpu_class))
 
 
 # -- the queue --------------------------------------------------------------------------------------------------------
