@@ -23,7 +23,7 @@ from hub_ext.core.errors import BadInput, FaultyDocument, HubError
 from hub_ext.desk import accounts
 from hub_ext.desk.accounts import ENDS_SOON as ENDS_SOON
 from hub_ext.desk.adoption import adoptable
-from hub_ext.desk.executor import anything_to_do, enact
+from hub_ext.desk.executor import anything_to_do, enact, with_former_times
 from hub_ext.desk.metrics import Metrics
 from hub_ext.desk.picture import Picture
 from hub_ext.desk.starts import Starts
@@ -65,6 +65,8 @@ BUDGETS_AFTER = 10
 """How often it is looked whether a budget was overdrawn: its leases have their grace then anyway."""
 PLAN_AFTER = 10
 """Time alone (patience, windows, new hours) is looked at so often; whatever is written, at once."""
+FEW = 200
+"""With so many tickets expected times are worked out in every plan, with more only so often."""
 STARTS_SECONDS = 0.1
 """How long a tick waits for the starts it ordered: most are under way then."""
 ENDED, ORPHAN, START_LOST, UNCLAIMED = "ended", "orphan", "start-lost", "unclaimed"
@@ -107,6 +109,8 @@ class Clockwork:
     _budgets_at: Instant = 0
     _planned: tuple[int | None, Instant] = (None, 0)
     """What the last plan had seen, and when it was made."""
+    _timed_at: Instant = 0
+    """When it was last looked when those who wait may expect their turn."""
     _next_window: Instant = 0
     _windows: object = None
     _hub_silent_since: Instant | None = None
@@ -185,6 +189,7 @@ class Clockwork:
             # What was seen before another clock led is no longer true.
             self._gone, self._cut_off, self._ready, self._hub_silent_since = {}, {}, {}, None
             self._budgets_seen, self._written_seen, self._next_window, self._planned = None, {}, 0, (None, 0)
+            self._timed_at = 0
             self._stops.forget()
             self.picture.forget()
         if not leads:
@@ -510,7 +515,12 @@ class Clockwork:
         if newest == picture.newest and 0 <= now - at < PLAN_AFTER:
             return
         self._planned = (picture.newest, now)
-        found = plan(picture.scene(), now)
+        times = len(picture.tickets) <= FEW or not 0 <= now - self._timed_at < PLAN_AFTER
+        found = plan(picture.scene(), now, times=times)
+        if times:
+            self._timed_at = now
+        else:
+            found = with_former_times(found, picture.tickets)
         if not anything_to_do(found, picture.tickets) or not self._still_leads():
             return
         with self.admission.store.booking() as txn:

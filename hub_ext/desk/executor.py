@@ -49,6 +49,16 @@ def changed_outlooks(plan: Plan, tickets: dict[str, Ticket]) -> dict[str, Outloo
     return changed
 
 
+def with_former_times(plan: Plan, tickets: dict[str, Ticket]) -> Plan:
+    """A plan that looked for no times, with those that were expected before."""
+    outlooks = {}
+    for ticket_id, outlook in plan.outlooks.items():
+        former = tickets[ticket_id].outlook.eta if ticket_id in tickets else None
+        keeps = outlook.eta is None and former is not None and former.kind == "expected"
+        outlooks[ticket_id] = replace(outlook, eta=former) if keeps else outlook
+    return replace(plan, outlooks=outlooks)
+
+
 def _same(before: Outlook, outlook: Outlook) -> bool:
     """What is read from the database has its times as text."""
     return (

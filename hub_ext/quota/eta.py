@@ -18,9 +18,9 @@ from hub_ext.quota.model import Ask, Lease, Outlook, Ticket
 from hub_ext.quota.queue import Line, Recent
 from hub_ext.quota.stage import Room, Shape, Stage, shape_of
 
-MOST_TICKETS: Final = 100
+MOST_TICKETS: Final = 50
 """So many of each line are played forward; those further behind have their place, and a time when they come nearer."""
-MOST_MOMENTS: Final = 400
+MOST_MOMENTS: Final = 200
 
 Ends = Sequence[tuple[Instant, Lease]]
 """Live leases by when they end, the first to end first."""
@@ -95,7 +95,10 @@ class _Replay:
         return moment
 
     def _start_all(self, now: Instant) -> None:
-        full: set[Shape] = set()
+        asks = {shape_of(ticket.ask): ticket.ask for ticket in self.left.values()}
+        full: set[Shape] = {shape for shape, ask in asks.items() if not self.stage.has_room(ask)}
+        if len(full) == len(asks):
+            return
         line = Line.of(self.stage, self.left.values(), self.recent)
         while (ticket := line.pop()) is not None:
             hold = self.holds.get(ticket.id)

@@ -30,9 +30,10 @@ class Hold:
         came_before = (ticket.made_at, ticket.id) < (self.ticket.made_at, self.ticket.id)
         if not self.firm and (decision.guaranteed or came_before):
             return True
-        room = self.after.copy_room()
-        room.keep(ticket.ask, on=decision.node)
-        return room.has_room(self.ticket.ask)
+        kept = self.after.keep(ticket.ask, on=decision.node)
+        beside = self.after.has_room(self.ticket.ask)
+        self.after.remove(kept)
+        return beside
 
     def copy(self) -> Hold:
         return Hold(self.ticket, self.eta, self.firm, self.after.copy_room())

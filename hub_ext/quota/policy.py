@@ -157,9 +157,9 @@ def too_big_for_person(snapshot: Snapshot, ask: Ask) -> Refuse | None:
 def too_big_for_any_node(snapshot: Snapshot, ask: Ask) -> Refuse | None:
     if snapshot.nodes is None:
         return None
-    nodes = [node for node in snapshot.nodes if _open_to(ask, node)]
-    if any(_within(ask, node.capacity) for node in nodes):
+    if any(_open_to(ask, node) and _within(ask, node.capacity) for node in snapshot.nodes):
         return None
+    nodes = [node for node in snapshot.nodes if _open_to(ask, node)]
     largest = {r: max((node.capacity.get(r, 0) for node in nodes), default=0) for r in ask.amounts}
     short = next((r for r, amount in sorted(ask.amounts.items()) if amount > largest[r]), None)
     facts = {"asked": dict(ask.amounts), "largest": largest, "resource": short}

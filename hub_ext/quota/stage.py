@@ -6,7 +6,7 @@ books as the ledger does. Neither changes what it was made from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from hub_ext.core.amounts import Amounts, is_gpu
 from hub_ext.core.clock import DAY, Instant
@@ -41,6 +41,8 @@ class Room:
             for key, taken in sums.of_kind("taken"):
                 if key.item in self._free.get(key.person, ()):
                     self._free[key.person][key.item] -= taken
+        self._with_gpus = {name for name, free in (self._free or {}).items() if _any_gpu(free)}
+        """The machines that have any GPU free: in a full centre few, and most asks are for GPUs."""
         self._own: dict[str, dict[str, int]] = {}
 
     def copy_room(self) -> Room:
@@ -48,6 +50,7 @@ class Room:
         copied.tree, copied.policy, copied.nodes = self.tree, self.policy, self.nodes
         copied.sums = self.sums.copy()
         copied._free = None if self._free is None else {name: dict(free) for name, free in self._free.items()}
+        copied._with_gpus = set(self._with_gpus)
         copied._own = {pool: dict(own) for pool, own in self._own.items()}
         return copied
 
@@ -89,14 +92,17 @@ class Room:
         remove_from_sums(self.tree, self.sums, lease)
         self._count(lease, -1)
 
-    def keep(self, ask: Ask, on: str | None = None) -> None:
-        """Count the ask as if it ran: on a machine, or else on the one with the fewest free GPUs that has the room."""
+    def keep(self, ask: Ask, on: str | None = None) -> Lease:
+        """Count the ask as if it ran: on a machine, or else on the one with the fewest free GPUs that has the room.
+
+        Returns what is counted; to `remove` it undoes that.
+        """
         node = on if on is not None or self._free is None else self._fitting(ask, best=True)
         guaranteed = self.guaranteed(ask)
         path = self.policy.path(ask.pool)
-        self.add(
-            Lease(ask.id, "", ask.pool, path, ask.amounts, "kept", guaranteed, None, 0, 0, 0, 0, node=node)
-        )
+        kept = Lease(ask.id, "", ask.pool, path, ask.amounts, "kept", guaranteed, None, 0, 0, 0, 0, node=node)
+        self.add(kept)
+        return kept
 
     def promise(self, ask: Ask, sign: int = 1) -> None:
         """Set aside the guarantee that somebody whose turn is promised will draw on."""
@@ -110,12 +116,18 @@ class Room:
     def _fitting(self, ask: Ask, *, best: bool = False) -> str | None:
         """A machine with the room, or the one with the fewest free GPUs that has it."""
         found: list[tuple[int, str]] = []
-        for name, free in (self._free or {}).items():
-            if _within(ask.amounts, free) and _open_to(ask.amounts, self.nodes[name]):
-                if not best:
-                    return name
-                found.append((sum(free[resource] for resource in free if is_gpu(resource)), name))
+        for name in self._places(ask):
+            if not best:
+                return name
+            free = self.free(name)
+            found.append((sum(free[resource] for resource in free if is_gpu(resource)), name))
         return min(found)[1] if found else None
+
+    def _places(self, ask: Ask) -> Iterator[str]:
+        """The machines with the room, in no order."""
+        for name in self._with_gpus if _any_gpu(ask.amounts) else (self._free or {}):
+            if _within(ask.amounts, self.free(name)) and _open_to(ask.amounts, self.nodes[name]):
+                yield name
 
     def _count(self, lease: Lease, sign: int) -> None:
         """In what is kept beside the sums: what a pool's own leases hold, and what is free on machines."""
@@ -129,6 +141,11 @@ class Room:
             for resource, amount in lease.amounts.items():
                 if resource in free:
                     free[resource] -= sign * amount
+            assert lease.node is not None
+            if _any_gpu(free):
+                self._with_gpus.add(lease.node)
+            else:
+                self._with_gpus.discard(lease.node)
 
 
 class Stage(Room):
@@ -185,10 +202,12 @@ class Stage(Room):
 
     def decide(self, ask: Ask, now: Instant) -> Decision:
         own = tuple(self._of.get(ask.person, {}).values())
+        # What has the room is known here already; where nothing has, a decision looks at all, to say why.
+        fitting = [self.nodes[name] for name in self._places(ask)]
         snapshot = Snapshot(
             self.tree,
             self.sums,
-            self.all_nodes,
+            fitting or self.all_nodes,
             self._ledger.grants,
             self.people,
             own,
@@ -229,9 +248,13 @@ class Stage(Room):
         self._ledger.charges.clear()
 
 
+def _any_gpu(amounts: Amounts) -> bool:
+    return any(amount > 0 and is_gpu(resource) for resource, amount in amounts.items())
+
+
 def _within(amounts: Amounts, room: Mapping[str, int]) -> bool:
     return all(amount <= room.get(resource, 0) for resource, amount in amounts.items() if amount)
 
 
 def _open_to(amounts: Amounts, node: Node) -> bool:
-    return not node.only_gpus or any(is_gpu(resource) and amount for resource, amount in amounts.items())
+    return not node.only_gpus or _any_gpu(amounts)
