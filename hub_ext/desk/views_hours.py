@@ -8,7 +8,7 @@ from typing import Final
 
 from hub_ext.core.clock import DAY
 from hub_ext.desk.hours_facts import HoursFacts, is_open
-from hub_ext.desk.views_mine import BudgetLine, Chip, budget_line
+from hub_ext.desk.views_parts import BudgetLine, Chip, budget_line
 from hub_ext.desk.words_hours import day_before, hours_number, last_day
 from hub_ext.language import Speaker
 from hub_ext.quota.budget import BudgetState

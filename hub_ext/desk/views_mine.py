@@ -13,10 +13,11 @@ from typing import Final
 
 from hub_ext.core.amounts import COST_UNITS_PER_GPU_HOUR, MILLI
 from hub_ext.core.clock import MINUTE, Instant, Seconds
-from hub_ext.core.decision import Code, Refuse, Wait
+from hub_ext.core.decision import Refuse, Wait
 from hub_ext.core.people import Person
 from hub_ext.desk.charts import WHOLE, Bar, BarChart, Series, number, share_of
 from hub_ext.desk.records import DayOfUse, Waiting
+from hub_ext.desk.views_parts import BudgetLine, Chip, budget_line, explained, waiting_chip
 from hub_ext.language import Speaker
 from hub_ext.quota.budget import BudgetState
 from hub_ext.quota.explain import Explanation, Titles, explain, explain_borrowed
@@ -67,14 +68,6 @@ class MineFacts:
 
 
 # -- what the page is -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Chip:
-    """A state as icon and word; `kind` picks both colour and icon."""
-
-    kind: str
-    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,20 +124,6 @@ class ClusterLine:
     until: str
     until_exact: str
     price: str
-
-
-@dataclass(frozen=True, slots=True)
-class BudgetLine:
-    """Thousandths used and set aside; `soft` is where the warning begins."""
-
-    title: str
-    text: str
-    detail: str
-    used: int
-    committed: int
-    soft: int | None
-    warning: str
-    renews: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,21 +262,6 @@ def _longer(facts: MineFacts, lease: Lease, say: Speaker) -> tuple[tuple[Longer,
 # -- tickets and clusters ---------------------------------------------------------------------------------------------
 
 
-def waiting_chip(ticket: Waiting, now: Instant, say: Speaker) -> Chip:
-    """`Wait, by 14:20`, `Wait, expected 14:20`, `Wait (place 3)`, `Wait`."""
-    if ticket.eta_at is not None:
-        time = say.moment(ticket.eta_at, now)
-        text = (
-            say("Wait, by {time}", time=time)
-            if ticket.eta_kind == "latest"
-            else say("Wait, expected {time}", time=time)
-        )
-        return Chip("wait", text)
-    if ticket.place is not None:
-        return Chip("wait", say("Wait (place {place})", place=ticket.place))
-    return Chip("wait", say("Wait"))
-
-
 def _ticket(facts: MineFacts, ticket: Waiting, say: Speaker) -> TicketLine:
     return TicketLine(
         ticket=ticket.id,
@@ -316,17 +280,6 @@ def _ticket(facts: MineFacts, ticket: Waiting, say: Speaker) -> TicketLine:
         told=explained(ticket.code, ticket.facts, say, titles=facts.titles, now=facts.now),
         put_back=say("It was taken back from you, so you are first again.") if ticket.put_back else "",
     )
-
-
-def explained(
-    code: str, of: Mapping[str, object], say: Speaker, *, titles: Titles, now: Instant
-) -> Explanation | None:
-    """None for a ticket that was not looked at yet, and for facts that another version wrote: a page shows the rest."""
-    known = next((known for known in Code if known.value == code), None)
-    try:
-        return None if known is None else explain(known, of, say, titles=titles, now=now)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return None
 
 
 def _clusters(facts: MineFacts, say: Speaker) -> list[ClusterLine]:
@@ -357,33 +310,6 @@ def _clusters(facts: MineFacts, say: Speaker) -> list[ClusterLine]:
 
 
 # -- hours and limits -------------------------------------------------------------------------------------------------
-
-
-def budget_line(state: BudgetState, titles: Titles, now: Instant, say: Speaker) -> BudgetLine:
-    """A budget with its thin bar."""
-    title = say.text(titles.get(state.of.pool, {}), state.of.pool)
-    used = share_of(state.used, state.limit)
-    soft = state.of.budget.soft
-    warning = ""
-    if state.left <= 0:
-        warning = say("Used up") if state.limit <= state.used else say("All set aside")
-    elif state.soft_reached:
-        warning = say("Nearly used up")
-    return BudgetLine(
-        title=say("Your hours: {pool}", pool=title) if state.of.person else title,
-        text=say.left_of(state.left, state.limit, str(state.of.budget.period)),
-        detail=say(
-            "used {used}, set aside for running servers {committed}, left {left}",
-            used=say.hours(state.used),
-            committed=say.hours(state.committed),
-            left=say.hours(max(0, state.left)),
-        ),
-        used=used,
-        committed=min(WHOLE - used, share_of(state.committed, state.limit)),
-        soft=None if soft is None else int(soft * WHOLE),
-        warning=warning,
-        renews=say("New hours come from {time} on.", time=say.moment(state.window.end, now)),
-    )
 
 
 def _budgets(facts: MineFacts, say: Speaker) -> list[BudgetLine]:

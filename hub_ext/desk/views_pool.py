@@ -18,7 +18,7 @@ from hub_ext.desk.records_pool import Holding
 from hub_ext.desk.tables_csv import Cell
 from hub_ext.desk.usage import gpu_hours
 from hub_ext.desk.views_hours import titles_of_pools, whose
-from hub_ext.desk.views_mine import BudgetLine, budget_line
+from hub_ext.desk.views_parts import BudgetLine, budget_line
 from hub_ext.desk.words_hours import hours_number, last_day
 from hub_ext.language import Speaker
 from hub_ext.quota.explain import Titles

@@ -10,7 +10,7 @@ from hub_ext.core.amounts import MILLI, is_gpu
 from hub_ext.core.clock import Instant, Seconds
 from hub_ext.core.decision import Code
 from hub_ext.desk.records import QueueFilter, Waiting
-from hub_ext.desk.views_mine import Chip, explained, waiting_chip
+from hub_ext.desk.views_parts import Chip, explained, waiting_chip
 from hub_ext.language import Speaker
 from hub_ext.quota.explain import Explanation, Titles
 from hub_ext.quota.model import SERVER, Policy
