@@ -14,8 +14,16 @@ from hub_ext.core.amounts import MILLI
 from hub_ext.core.clock import DAY, HOUR, at
 from hub_ext.core.decision import Code
 from hub_ext.language import LANGUAGES, Language
-from hub_ext.quota.codes import CODES, ENDS, Ended, codes_document
-from hub_ext.quota.explain import explain, explain_borrowed, explain_cut, explain_release
+from hub_ext.quota.codes import CODES, ENDS, TICKET_ENDS, Ended, TicketEnd, codes_document
+from hub_ext.quota.explain import (
+    Explanation,
+    explain,
+    explain_borrowed,
+    explain_cut,
+    explain_in_line,
+    explain_release,
+    explain_ticket_end,
+)
 from tests.pages.made_up import HOSTILE, NOW, SEOUL, TITLES, speaker
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "codes.md"
@@ -434,3 +442,18 @@ def test_the_table_of_codes_is_complete_and_its_page_is_current() -> None:
         "write it anew: python -c 'from hub_ext.quota.codes import codes_document; print(codes_document(), end=\"\")'"
         " > docs/reference/codes.md"
     )
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_every_end_of_a_ticket_has_words_of_its_own(language: Language) -> None:
+    say = speaker(language)
+    assert set(TICKET_ENDS) == set(TicketEnd)
+    told = {end: explain_ticket_end(end, say).sentence for end in TicketEnd}
+    told[TicketEnd("left")] = explain_ticket_end("left", say).sentence  # as the ledger writes it
+    assert len({*told.values(), explain_ticket_end("something new", say).sentence}) == len(TicketEnd) + 1
+
+
+def test_who_is_in_line_is_not_told_to_try_again() -> None:
+    waits = explain_in_line(Explanation("Nothing is free.", "Try again later."), speaker("en"))
+    assert str(waits).startswith("Nothing is free. You are in line.")
+    assert "again" not in str(waits)
