@@ -23,7 +23,7 @@ from hub_ext.core.errors import BadInput, FaultyDocument, HubError
 from hub_ext.desk import accounts
 from hub_ext.desk.accounts import ENDS_SOON as ENDS_SOON
 from hub_ext.desk.adoption import adoptable
-from hub_ext.desk.executor import anything_to_do, enact, with_former_times
+from hub_ext.desk.executor import Enacted, anything_to_do, enact, with_former_times
 from hub_ext.desk.metrics import Metrics
 from hub_ext.desk.picture import Picture
 from hub_ext.desk.starts import Starts
@@ -514,18 +514,21 @@ class Clockwork:
         newest, at = self._planned
         if newest == picture.newest and 0 <= now - at < PLAN_AFTER:
             return
-        self._planned = (picture.newest, now)
+        looked_at = (picture.newest, now)
         times = len(picture.tickets) <= FEW or not 0 <= now - self._timed_at < PLAN_AFTER
         found = plan(picture.scene(), now, times=times)
-        if times:
-            self._timed_at = now
-        else:
+        if not times:
             found = with_former_times(found, picture.tickets)
-        if not anything_to_do(found, picture.tickets) or not self._still_leads():
-            return
-        with self.admission.store.booking() as txn:
-            now = max(self.admission.clock.now(), txn.latest())
-            done = enact(txn, found, picture.tickets, now, LEADER)
+        done = Enacted()
+        if anything_to_do(found, picture.tickets):
+            if not self._still_leads():
+                return
+            with self.admission.store.booking() as txn:
+                now = max(self.admission.clock.now(), txn.latest())
+                done = enact(txn, found, picture.tickets, now, LEADER)
+        # Not before it is written: what a database did not take is planned anew at the next look.
+        self._planned = looked_at
+        self._timed_at = looked_at[1] if times else self._timed_at
         picture.look(done.outlooks)
         for lease in done.noticed:
             log.info("taken back", lease=lease.id, person=lease.person, ends_at=lease.ends_at)

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 
 from hub_ext.core.decision import Admit, Code, Wait
+from hub_ext.core.errors import StoreUnavailable
 from hub_ext.core.people import Person
 from hub_ext.quota.ledger import EntryKind
 from hub_ext.quota.model import Ask, LeaseState, Ticket
 from hub_ext.quota.service import Answer, run
 from tests.services.desk.centre import HOUR, MINUTE, START, STUDENT, Centre
-from tests.support.fakes import RefusingHub
+from tests.support.fakes import RefusingHub, StoreAwayOnce
 
 BOOKED, RUNNING, ENDING, RELEASED = (
     LeaseState.BOOKED,
@@ -156,6 +157,24 @@ def test_nothing_is_read_or_planned_while_nothing_was_written(
     centre.tick()
     monkeypatch.setattr(centre.clockwork, "serve_the_line", lambda: pytest.fail("nothing is new"))
     centre.clockwork.serve_if_anything_is_new()
+
+
+def test_a_turn_that_the_database_did_not_take_comes_at_the_next_look(centre: Centre) -> None:
+    full(centre)
+    ask(centre, "t1", RESEARCHER)
+    centre.tick()
+    free(centre, "l1")
+    with centre.store.reading() as txn:
+        newest = txn.newest_entry()
+    # The second transaction of a look is the one that books.
+    centre.admission.store = StoreAwayOnce(centre.store, 2, at_the_end=True)  # type: ignore[assignment]
+    with pytest.raises(StoreUnavailable):
+        centre.clockwork.serve_the_line()
+    centre.admission.store = centre.store
+    with centre.store.reading() as txn:
+        assert txn.newest_entry() == newest
+    centre.clockwork.serve_the_line()
+    assert (centre.lease("t1").state, centre.hub.started) == (BOOKED, [("researcher", "t1")])
 
 
 def free(centre: Centre, name: str) -> None:
