@@ -158,7 +158,8 @@ class Admission(Records):
         """What each ask would be answered, and the person's budgets, from one snapshot; nothing is booked."""
         return await self.in_thread(self.preview_now, person, asks)
 
-    def preview_now(self, person: Person, asks: Sequence[Ask]) -> Preview:
+    def preview_now(self, person: Person, asks: Sequence[Ask], *, first_ends: bool = True) -> Preview:
+        """`first_ends` False: a wait is told without the first end that could make room, which is dear to find."""
         with self.store.reading() as txn:
             now = self._now(txn)
             policy = txn.policy
@@ -186,7 +187,7 @@ class Admission(Records):
                 if isinstance(decision, Admit) and contenders(policy, ask, decision, waiting, now):
                     # The line decides, and may well admit it: said is what is sure.
                     decision = Wait(Code.OTHERS_WAITING, {"pool": ask.pool})
-                decisions[ask.id] = _first_end(decision, live, policy)
+                decisions[ask.id] = _first_end(decision, live, policy) if first_ends else decision
             return Preview(now, policy, decisions, self._budgets_of(ledger, person, now), own, nodes)
 
     def _budgets_of(self, ledger: Ledger, person: Person, now: Instant) -> list[BudgetState]:
