@@ -59,15 +59,16 @@ class Picture:
     def refresh(self, txn: Transaction, now: Instant, *, machines: bool = True) -> list[Entry]:
         """Take in what is new (without `machines`, of the ledger alone).
 
-        Returns the entries that tell of it; none where everything was read anew.
+        Returns the entries that tell of it; none at the first look, and not the last of very many.
         """
         entries: list[Entry] = []
         newest = txn.newest_entry()
         self.policy = txn.policy
-        if self.newest is None or self._digest != txn.policy_digest or newest - self.newest > MOST_ENTRIES:
+        if self.newest is not None and newest != self.newest:
+            entries = [entry for _, entry in txn.entries(after=self.newest, limit=MOST_ENTRIES + 1)]
+        if self.newest is None or self._digest != txn.policy_digest or len(entries) > MOST_ENTRIES:
             self._read_all(txn)
-        elif newest != self.newest:
-            entries = [entry for _, entry in txn.entries(after=self.newest, limit=2 * MOST_ENTRIES)]
+        elif entries:
             self._read_again(txn, entries)
         self.newest, self._digest = newest, txn.policy_digest
         if machines or self.nodes is None:
