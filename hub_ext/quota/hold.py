@@ -27,13 +27,15 @@ class Hold:
         """Whether the other ticket, if it starts now, is over by then, or there is room for both."""
         if ticket.id == self.ticket.id or decision.ends_at <= self.eta:
             return True
-        came_before = (ticket.made_at, ticket.id) < (self.ticket.made_at, self.ticket.id)
-        if not self.firm and (decision.guaranteed or came_before):
+        if not self.firm and (decision.guaranteed or not self.came_before(ticket)):
             return True
         kept = self.after.keep(ticket.ask, on=decision.node)
         beside = self.after.has_room(self.ticket.ask)
         self.after.remove(kept)
         return beside
+
+    def came_before(self, ticket: Ticket) -> bool:
+        return (self.ticket.made_at, self.ticket.id) < (ticket.made_at, ticket.id)
 
     def copy(self) -> Hold:
         return Hold(self.ticket, self.eta, self.firm, self.after.copy_room())

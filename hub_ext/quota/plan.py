@@ -178,7 +178,9 @@ class _Planning:
             self.dropped.append(Dropped(ticket, decision))
             return
         if isinstance(decision, Admit):
-            blocker = next((h for h in self.holds.values() if not h.lets_pass(ticket, decision)), None)
+            # Of two whose turn is promised, who came first goes first.
+            older = [h for h in self.holds.values() if not had_hold or h.came_before(ticket)]
+            blocker = next((hold for hold in older if not hold.lets_pass(ticket, decision)), None)
             if blocker is None:
                 self._start(ticket, ask, decision)
                 return
@@ -186,7 +188,7 @@ class _Planning:
         self.waiting.append(ticket)
         self._look(ticket, decision)
         if decision.code is Code.OTHERS_WAITING and had_hold:
-            self._keep(ticket, self._noticed_for(ticket))
+            self._keep(ticket, self._noticed_for(ticket), ticket.outlook.reclaims)
         elif decision.code.value in ROOM:
             self._secure(ticket, ask)
 
@@ -254,8 +256,10 @@ class _Planning:
         cut = before_windows(room.tree, room.sums, reservations, ask, end, since, session.min)
         return isinstance(cut, End)
 
-    def _keep(self, ticket: Ticket, leases: Sequence[Lease]) -> None:
-        """What these leases free is the ticket's, from now until they have ended; others that had notice for it go on."""
+    def _keep(self, ticket: Ticket, leases: Sequence[Lease], ended: Sequence[str] = ()) -> None:
+        """What these leases free, and what those that have ended have freed, is the ticket's; others that had notice for
+        it go on.
+        """
         kept = {lease.id for lease in leases}
         for lease in self._noticed_for(ticket):
             if lease.id not in kept:
@@ -263,7 +267,8 @@ class _Planning:
         eta = max([self.now, *(self.taken[name][1] for name in kept)])
         self._hold(ticket, eta, firm=True)
         ending = (x for x in self.scene.leases if _is_ending(x) and x.noticed_for == ticket.id)
-        self._promise_turn(ticket, eta, tuple(lease.id for lease in (*ending, *leases)))
+        reclaims = [*ended, *(lease.id for lease in (*ending, *leases))]
+        self._promise_turn(ticket, eta, tuple(dict.fromkeys(reclaims)))
 
     def _hold(self, ticket: Ticket, eta: Instant, *, firm: bool) -> None:
         """From here on nobody behind takes what the ticket needs at `eta`."""

@@ -89,18 +89,25 @@ def test_planning_changes_nothing_and_everybody_gets_an_answer(data: dict[str, A
 @MANY
 @given(data=crowded())
 def test_done_once_is_done(data: dict[str, Any]) -> None:
-    """After what a plan says, the next plan has nothing to say; but that what began just now may be asked back for
-    whoever has a guarantee and was looked at later (it is protected for its time), and that whoever stood behind a hold
-    may find another machine, now that others have chosen theirs.
+    """After what a plan says, the next plan has nothing to say but of those for whom it made a difference.
+
+    Whoever stood behind a hold may go, or take back, now that others have chosen their machines. What began just now, or
+    is needed no more by whoever it was taken back for, may be asked back for somebody else with a guarantee. And whoever
+    got a server may have reached their cap, and needs nothing taken back any more.
     """
 
     def look(scene: Scene, found: Plan, now: int) -> None:
         then = plan(after(scene, found, now), now)
-        assert (then.dropped, then.withdrawn) == ((), ())
-        turns = {turn.ticket.id for turn in then.turns}
-        assert all(found.outlooks[name].code == Code.OTHERS_WAITING for name in turns)
-        begun = {turn.ask.id for turn in found.turns}
-        assert {notice.lease.id for notice in then.notices} <= begun
+        assert then.dropped == ()
+        behind = {name for name, outlook in found.outlooks.items() if outlook.code == Code.OTHERS_WAITING}
+        assert {turn.ticket.id for turn in then.turns} <= behind
+        free_again = {turn.ask.id for turn in found.turns} | {lease.id for lease in found.withdrawn}
+        for notice in then.notices:
+            assert notice.lease.id in free_again or notice.ticket in behind
+        served = {turn.ask.person for turn in found.turns}
+        people = {ticket.id: ticket.ask.person for ticket in scene.tickets}
+        for lease in then.withdrawn:
+            assert people[str(lease.noticed_for)] in served
 
     look_at_plans(data, look)
 
