@@ -7,7 +7,7 @@ first instants of local dates.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from functools import lru_cache
@@ -168,18 +168,34 @@ class BudgetState:
         return lasts
 
 
-class Budgets:
-    """Budget arithmetic over the sums of one policy."""
+States = dict[tuple[str, str, str, Instant], BudgetState | None]
+"""By pool, budget, person and instant: what `Budgets.state` found while nothing changed."""
 
-    def __init__(self, policy: Policy, sums: Sums, grants: Sequence[Grant] = ()) -> None:
+
+class Budgets:
+    """Budget arithmetic over the sums of one policy.
+
+    `states` keeps what was found, for whoever asks many times while the sums stay the same, and empties it when not.
+    """
+
+    def __init__(
+        self, policy: Policy, sums: Sums, grants: Sequence[Grant] = (), states: States | None = None
+    ) -> None:
         self.policy = policy
         self.sums = sums
         self.grants = grants
+        self._states = states
 
     def state(self, of: BudgetOf, now: Instant) -> BudgetState | None:
         """The budget now; None for a term that is not running."""
+        key = (of.pool, of.budget.name, of.person, now)
+        if self._states is not None and key in self._states:
+            return self._states[key]
         window = window_at(of.budget, now, self.policy.timezone)
-        return None if window is None else self.state_in(of, window, now)
+        state = None if window is None else self.state_in(of, window, now)
+        if self._states is not None:
+            self._states[key] = state
+        return state
 
     def state_in(self, of: BudgetOf, window: Window, now: Instant) -> BudgetState:
         base = self._base_limit(of, window)
@@ -312,7 +328,8 @@ class Budgets:
 
     def _known_carried(self, of: BudgetOf, window: Window) -> int | None:
         """What the period carried in, where that was written down or it is the first."""
+        key = of.key("carried", window)
         for person in (of.person, ""):
-            if kept := self.sums[replace(of, person=person).key("carried", window)]:
+            if kept := self.sums[key._replace(person=person)]:
                 return kept - 1
         return 0 if window.start <= self.sums[SumKey("opened", of.pool, of.budget.name)] else None

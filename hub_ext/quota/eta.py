@@ -26,16 +26,18 @@ Ends = Sequence[tuple[Instant, Lease]]
 """Live leases by when they end, the first to end first."""
 
 
-def first_fit(room: Room, ask: Ask, ends: Ends) -> Instant | None:
-    """When the known ends alone have made room for the ask; None where they do not."""
+def first_fit(room: Room, ask: Ask, ends: Ends) -> tuple[Instant, Room] | None:
+    """When the known ends alone have made room for the ask, and the room then; None where they never do."""
     room = room.copy_room()
-    wanted = {resource for resource, amount in ask.amounts.items() if amount}
+    machine = room.has_machine(ask)
     for index, (at, lease) in enumerate(ends):
         room.remove(lease)
+        # What ends only ever makes room, and only on its own machine.
+        machine = machine or (lease.node is not None and room.fits_on(lease.node, ask))
         is_last_then = index + 1 == len(ends) or ends[index + 1][0] > at
-        if is_last_then and wanted & lease.amounts.keys() and room.has_room(ask):
-            return at
-    return at if ends and room.has_room(ask) else None
+        if machine and is_last_then and not room.lacking(ask):
+            return at, room
+    return None
 
 
 def turns_to_come(

@@ -18,7 +18,7 @@ from hub_ext.quota.policy import Snapshot, first_end
 from hub_ext.quota.queue import ROOM, Line, Recent
 from hub_ext.quota.reclaim import may_be_taken, needed, reclaim_set, taken_at
 from hub_ext.quota.reserved import End, before_windows
-from hub_ext.quota.stage import Room, Stage
+from hub_ext.quota.stage import Room, Shape, Stage, shape_of
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,8 @@ class _Planning:
         self.withdrawn: list[Lease] = []
         self.outlooks: dict[str, Outlook] = {}
         self.waiting: list[Ticket] = []
+        self._all_ends: list[tuple[Instant, Lease]] | None = None
+        """What ends when, until something is booked."""
 
     # -- 1 ---------------------------------------------------------------------------------------------------------
 
@@ -132,7 +134,7 @@ class _Planning:
         for ticket in sorted(self.scene.tickets, key=lambda ticket: (ticket.made_at, ticket.id)):
             holds = ticket.id in eta or ticket.outlook.reclaims
             if holds and ticket.ask.pool in self.policy.pools:
-                self._hold(ticket, eta.get(ticket.id, self.now), firm=True)
+                self._hold(ticket, eta.get(ticket.id, self.now))
 
     def find_patient(self) -> None:
         """In each tree, the first in line that waits for room, and has waited long enough, holds what it needs."""
@@ -143,14 +145,19 @@ class _Planning:
             if ticket.made_at <= since and not ticket.elastic and ticket.ask.pool in self.policy.pools
         ]
         line = Line.of(self.stage, waited, self.scene.recent)
-        found: set[str] = set()
-        while (ticket := line.pop()) is not None:
-            root = self.policy.root(ticket.ask.pool)
-            if root in found or ticket.id in self.holds:
+        trees = {self.policy.root(ticket.ask.pool) for ticket in waited}
+        full: set[Shape] = set()
+        """Nothing that is known ever makes room for these."""
+        while trees and (ticket := line.pop()) is not None:
+            root, shape = self.policy.root(ticket.ask.pool), shape_of(ticket.ask)
+            if root not in trees or ticket.id in self.holds or shape in full:
                 continue
-            if self._waits_for_room(ticket.ask) and self._hold_by_patience(ticket):
-                found.add(root)
-                self.patient.add(ticket.id)
+            if self._waits_for_room(ticket.ask):
+                if self._hold_by_patience(ticket):
+                    trees.discard(root)
+                    self.patient.add(ticket.id)
+                else:
+                    full.add(shape)
 
     def _waits_for_room(self, ask: Ask) -> bool:
         if self.stage.has_room(ask):
@@ -160,11 +167,13 @@ class _Planning:
 
     def _hold_by_patience(self, ticket: Ticket) -> bool:
         """False where nothing that is known makes room for it."""
-        room = self._promised(besides=ticket)
-        eta = first_fit(room, ticket.ask, self._ends())
-        if eta is None or not self._is_free_of_windows(room, ticket.ask, eta):
+        fit = first_fit(self._promised(besides=ticket), ticket.ask, self._ends())
+        if fit is None:
             return False
-        self._hold(ticket, eta, firm=False)
+        eta, room = fit
+        if not self._is_free_of_windows(room, ticket.ask, eta):
+            return False
+        self.holds[ticket.id] = Hold(ticket, eta, firm=False, after=room)
         return True
 
     # -- 2 ---------------------------------------------------------------------------------------------------------
@@ -195,6 +204,7 @@ class _Planning:
     def _start(self, ticket: Ticket, ask: Ask, decision: Admit) -> None:
         self.turns.append(Turn(ticket, decision, ask))
         lease = self.stage.book(ask, decision, self.now)
+        self._all_ends = None
         for hold in self.holds.values():
             if lease.ends_at > hold.eta:
                 hold.after.add(lease)
@@ -265,13 +275,13 @@ class _Planning:
             if lease.id not in kept:
                 del self.taken[lease.id]
         eta = max([self.now, *(self.taken[name][1] for name in kept)])
-        self._hold(ticket, eta, firm=True)
+        self._hold(ticket, eta)
         ending = (x for x in self.scene.leases if _is_ending(x) and x.noticed_for == ticket.id)
         reclaims = [*ended, *(lease.id for lease in (*ending, *leases))]
         self._promise_turn(ticket, eta, tuple(dict.fromkeys(reclaims)))
 
-    def _hold(self, ticket: Ticket, eta: Instant, *, firm: bool) -> None:
-        """From here on nobody behind takes what the ticket needs at `eta`."""
+    def _hold(self, ticket: Ticket, eta: Instant) -> None:
+        """From here on nobody takes what is taken back for the ticket, and what it needs beside that at `eta`."""
         after = self._promised(besides=ticket)
         for ends_at, lease in self._ends():
             if ends_at > eta:
@@ -280,11 +290,10 @@ class _Planning:
         for name, (taken_for, ends_at) in self.taken.items():
             if taken_for == ticket.id and ends_at <= eta and name in self.stage.leases:
                 after.remove(self.stage.leases[name])
-        self.holds[ticket.id] = Hold(ticket, eta, firm, after)
-        if firm:
-            self.stage.promise(ticket.ask)
-            self.line.promised.add(ticket.id)
-            self.line.changed()
+        self.holds[ticket.id] = Hold(ticket, eta, firm=True, after=after)
+        self.stage.promise(ticket.ask)
+        self.line.promised.add(ticket.id)
+        self.line.changed()
 
     def _let_go(self, ticket: Ticket) -> bool:
         """Its own hold is not in its way. Whether it had one."""
@@ -314,12 +323,10 @@ class _Planning:
 
     def _ends(self) -> list[tuple[Instant, Lease]]:
         """What ends when, the first first; without what is ending, or is taken back for somebody."""
-        ends = [
-            (lease.ends_at, lease)
-            for lease in self.stage.leases.values()
-            if not _is_ending(lease) and lease.id not in self.taken
-        ]
-        return sorted(ends, key=lambda end: (end[0], end[1].id))
+        if self._all_ends is None:
+            ends = [(lease.ends_at, lease) for lease in self.stage.leases.values() if not _is_ending(lease)]
+            self._all_ends = sorted(ends, key=lambda end: (end[0], end[1].id))
+        return [end for end in self._all_ends if end[1].id not in self.taken]
 
     def _noticed_for(self, ticket: Ticket) -> list[Lease]:
         return [

@@ -13,7 +13,7 @@ from hub_ext.core.amounts import Amounts, gpu_seconds, is_gpu
 from hub_ext.core.clock import MINUTE, Instant
 from hub_ext.core.decision import Admit, Code, Decision, Refuse, Wait
 from hub_ext.core.people import Person
-from hub_ext.quota.budget import BudgetOf, Budgets, BudgetState, binding, first_instant, window_at
+from hub_ext.quota.budget import BudgetOf, Budgets, BudgetState, States, binding, first_instant, window_at
 from hub_ext.quota.counting import cap_keys, counts_in, is_guaranteed, lender_of
 from hub_ext.quota.model import SERVER, Ask, Grant, Lease, LeaseState, Node, Period, Policy, Reservation, Term
 from hub_ext.quota.reserved import (
@@ -47,6 +47,8 @@ class Snapshot:
     people: Mapping[str, Person] = field(default_factory=dict)
     own: Sequence[Lease] = ()
     reservations: Sequence[Reservation] = ()
+    budget_states: States | None = field(default=None, compare=False, repr=False)
+    """What was found of budgets while nothing changed, for whoever decides many times."""
 
     @property
     def policy(self) -> Policy:
@@ -54,7 +56,7 @@ class Snapshot:
 
     @property
     def budgets(self) -> Budgets:
-        return Budgets(self.policy, self.sums, self.grants)
+        return Budgets(self.policy, self.sums, self.grants, self.budget_states)
 
 
 def decide(snapshot: Snapshot, ask: Ask, now: Instant) -> Decision:

@@ -12,6 +12,7 @@ from hub_ext.core.amounts import Amounts, is_gpu
 from hub_ext.core.clock import DAY, Instant
 from hub_ext.core.decision import Admit, Decision
 from hub_ext.core.people import Person
+from hub_ext.quota.budget import States
 from hub_ext.quota.counting import add_to_sums, charged_pool, is_guaranteed, remove_from_sums
 from hub_ext.quota.ledger import Ledger
 from hub_ext.quota.model import Ask, Grant, Lease, Node, Reservation
@@ -72,7 +73,17 @@ class Room:
         ]
 
     def has_room(self, ask: Ask) -> bool:
-        return not self.lacking(ask) and (self._free is None or self._fitting(ask) is not None)
+        return not self.lacking(ask) and self.has_machine(ask)
+
+    def has_machine(self, ask: Ask) -> bool:
+        return self._free is None or self._fitting(ask) is not None
+
+    def fits_on(self, node: str, ask: Ask) -> bool:
+        return (
+            node in self.nodes
+            and _within(ask.amounts, self.free(node))
+            and _open_to(ask.amounts, self.nodes[node])
+        )
 
     def free(self, node: str) -> Mapping[str, int]:
         return (self._free or {}).get(node, {})
@@ -126,7 +137,7 @@ class Room:
     def _places(self, ask: Ask) -> Iterator[str]:
         """The machines with the room, in no order."""
         for name in self._with_gpus if _any_gpu(ask.amounts) else (self._free or {}):
-            if _within(ask.amounts, self.free(name)) and _open_to(ask.amounts, self.nodes[name]):
+            if self.fits_on(name, ask):
                 yield name
 
     def _count(self, lease: Lease, sign: int) -> None:
@@ -169,6 +180,8 @@ class Stage(Room):
         self.leases: dict[str, Lease] = {}
         self._of: dict[str, dict[str, Lease]] = {}
         self._ledger = Ledger(self.policy, self.sums, grants, longest_slice=DAY)
+        self._budget_states: States = {}
+        """How budgets stand, worked out once for everybody they bind, until something is booked or charged."""
         for lease in leases:
             self._put(lease)
             pool = charged_pool(self.policy, lease)
@@ -212,6 +225,7 @@ class Stage(Room):
             self.people,
             own,
             self.reservations,
+            self._budget_states,
         )
         return decide(snapshot, ask, now)
 
@@ -243,7 +257,8 @@ class Stage(Room):
         self._of.setdefault(lease.person, {})[lease.id] = lease
 
     def _forget(self) -> None:
-        """Nothing here is ever written down."""
+        """Nothing here is ever written down; and hours are no longer what they were."""
+        self._budget_states.clear()
         self._ledger.entries.clear()
         self._ledger.charges.clear()
 
