@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import pwd
@@ -26,6 +24,7 @@ from hub_ext.cli_hours import print_report, print_requests, print_sacct
 from hub_ext.core.amounts import COST_UNITS_PER_GPU_HOUR, format_amount, hours_to_cost_units
 from hub_ext.core.clock import Instant, instant_of
 from hub_ext.core.errors import BadInput, HubError
+from hub_ext.desk.tables_csv import csv_lines
 from hub_ext.factory import Factory, load_documents
 from hub_ext.language import translator
 from hub_ext.quota.budget import first_instant
@@ -420,11 +419,7 @@ def usage(first: date | None, last: date | None, by: str, form: str) -> None:
     if form == "json":
         click.echo(json.dumps({"from": str(first), "to": str(last), "by": by, "rows": rows}, indent=2))
     elif form == "csv":
-        out = io.StringIO()
-        writer = csv.DictWriter(out, fieldnames=USAGE_FIELDS[by], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        click.echo(out.getvalue(), nl=False)
+        click.echo(csv_lines(USAGE_FIELDS[by], rows), nl=False)
     else:
         shown = [USAGE_FIELDS[by], *([str(row[key]) for key in USAGE_FIELDS[by]] for row in rows)]
         click.echo(f"{first} to {last}, both included ({policy.timezone.key})\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from hub_ext.core.clock import Instant
@@ -126,6 +127,19 @@ def read_entries(
     """The next entries, the newest first: for downloads and programs."""
     with store.reading() as txn:
         return txn.policy, Records.of(txn).entries(asked.which(txn.policy), after=after, limit=limit)
+
+
+def all_entries(store: Store, asked: Asked) -> Iterator[tuple[Policy, list[tuple[int, Entry]]]]:
+    """All that was asked for, up to `MOST_ROWS`, a snapshot at a time: entries never change, so that nothing is told
+    twice or left out.
+    """
+    after: Cursor | None = None
+    for _ in range(MOST_ROWS // AT_ONCE):
+        policy, entries = read_entries(store, asked, after)
+        yield policy, entries
+        if len(entries) < AT_ONCE:
+            return
+        after = Cursor(entries[-1][1].at, entries[-1][0])
 
 
 # -- the policy -------------------------------------------------------------------------------------------------------

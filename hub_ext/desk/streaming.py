@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
 from fastapi.responses import StreamingResponse
 
+from hub_ext.desk.tables_csv import Row, csv_parts
 from hub_ext.quota.service import Admission
 
 
@@ -30,3 +31,16 @@ async def streamed(
     if name is not None:
         headers["Content-Disposition"] = f'attachment; filename="{name}"'
     return StreamingResponse(all_parts(), media_type=media_type, headers=headers)
+
+
+async def streamed_table(
+    admission: Admission,
+    fields: Sequence[str],
+    pages: Iterable[Iterable[Row]],
+    *,
+    name: str,
+    mark: bool = True,
+) -> StreamingResponse:
+    """A table as a file for spreadsheets; `name` is ASCII without an ending, `mark` the byte order mark for Excel."""
+    parts = csv_parts(fields, pages, mark=mark)
+    return await streamed(admission, parts, media_type="text/csv; charset=utf-8", name=f"{name}.csv")

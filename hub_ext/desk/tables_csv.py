@@ -5,9 +5,12 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from typing import Final
 
-Cell = str | int | float | None
+Cell = str | int | float | Decimal | None
+Row = Mapping[str, Cell] | Sequence[Cell]
+"""A value for each field: by the field's name, or in the fields' order."""
 
 _BEGINS_A_FORMULA: Final = frozenset("=+-@\t\r\n＝＋－＠")
 """As OWASP lists them ("CSV Injection"), the wide ones included: spreadsheets set to Korean or Japanese read them."""
@@ -15,20 +18,19 @@ BYTE_ORDER_MARK: Final = "\ufeff"
 """Without it Excel takes Korean text for another encoding."""
 
 
-def csv_lines(fields: Sequence[str], rows: Iterable[Mapping[str, Cell]], *, head: bool = True) -> str:
+def csv_lines(fields: Sequence[str], rows: Iterable[Row], *, head: bool = True) -> str:
     """The rows, with a first line of names where `head` is wanted; lines end as RFC 4180 has them."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     if head:
         writer.writerow(fields)
     for row in rows:
-        writer.writerow([safe_cell(row[name]) for name in fields])
+        cells = [row[name] for name in fields] if isinstance(row, Mapping) else row
+        writer.writerow([safe_cell(cell) for cell in cells])
     return out.getvalue()
 
 
-def csv_parts(
-    fields: Sequence[str], pages: Iterable[Sequence[Mapping[str, Cell]]], *, mark: bool = False
-) -> Iterator[str]:
+def csv_parts(fields: Sequence[str], pages: Iterable[Iterable[Row]], *, mark: bool = False) -> Iterator[str]:
     """A table of any length, a page of rows at a time; `mark` begins it with the byte order mark."""
     first = True
     for rows in pages:
@@ -36,7 +38,7 @@ def csv_parts(
         first = False
 
 
-def safe_cell(value: Cell) -> str | int | float:
+def safe_cell(value: Cell) -> str | int | float | Decimal:
     """A number as it stands; a text that a spreadsheet would calculate gets an apostrophe before it."""
     if value is None:
         return ""

@@ -14,6 +14,7 @@ from hub_ext.core.amounts import MILLI, is_gpu
 from hub_ext.core.clock import Instant, Seconds
 from hub_ext.desk.charts import share_of
 from hub_ext.desk.records import Held, Total
+from hub_ext.desk.tables_csv import Cell as TableCell
 from hub_ext.language import Speaker
 from hub_ext.quota.explain import Titles
 from hub_ext.quota.model import LeaseState, Node, Policy
@@ -326,7 +327,7 @@ MACHINE_COLUMNS: Final = (
 
 def machine_rows(
     machines: Sequence[tuple[Node, Sequence[Held]]], policy: Policy, gpu_class: str = ""
-) -> Iterator[list[object]]:
+) -> Iterator[list[TableCell]]:
     """One row for each lease on each machine and class (or one class), and one for a machine of which nothing is used."""
     for node, held in machines:
         for resource in sorted(node.capacity):
@@ -335,7 +336,7 @@ def machine_rows(
                 continue
             here = [one for one in held if one.amounts.get(resource)]
             used = sum(one.amounts[resource] for one in here)
-            about: list[object] = [
+            about: list[TableCell] = [
                 node.name,
                 "yes" if node.ready else "no",
                 name,

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 from hub_ext.core.clock import Instant
 from hub_ext.core.decision import Code
 from hub_ext.desk.records import Cursor, EntryFilter
+from hub_ext.desk.tables_csv import Cell
 from hub_ext.desk.views_queue import pool_choices
 from hub_ext.language import Speaker
 from hub_ext.quota.budget import first_instant
@@ -268,7 +269,7 @@ def _day(text: str) -> date | None:
 LOG_COLUMNS: Final = ("number", "at", "kind", "code_or_reason", "person", "pool", "lease", "who", "facts")
 
 
-def log_row(number: int, entry: Entry, policy: Policy) -> list[object]:
+def log_row(number: int, entry: Entry, policy: Policy) -> list[Cell]:
     """One entry as a row of the download: raw names, ISO time, facts as JSON."""
     return [
         number,

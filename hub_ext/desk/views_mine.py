@@ -17,6 +17,7 @@ from hub_ext.core.decision import Refuse, Wait
 from hub_ext.core.people import Person
 from hub_ext.desk.charts import WHOLE, Bar, BarChart, Series, number, share_of
 from hub_ext.desk.records import DayOfUse, Waiting
+from hub_ext.desk.tables_csv import Cell
 from hub_ext.desk.views_parts import BudgetLine, Chip, budget_line, explained, waiting_chip
 from hub_ext.language import Speaker
 from hub_ext.quota.budget import BudgetState
@@ -396,9 +397,9 @@ def why_not(facts: MineFacts, objection: Wait | Refuse, say: Speaker) -> str:
     return str(explain(objection.code, objection.facts, say, titles=facts.titles, now=facts.now))
 
 
-def hours_table(facts: MineFacts) -> tuple[list[str], list[list[object]]]:
+def hours_table(facts: MineFacts) -> tuple[list[str], list[list[Cell]]]:
     """The hours by day as a table of numbers, the first day first."""
-    rows: list[list[object]] = []
+    rows: list[list[Cell]] = []
     day = facts.first
     while day <= facts.last:
         use = facts.days.get(day, DayOfUse(day))

@@ -10,6 +10,7 @@ from hub_ext.core.amounts import MILLI, is_gpu
 from hub_ext.core.clock import Instant, Seconds
 from hub_ext.core.decision import Code
 from hub_ext.desk.records import QueueFilter, Waiting
+from hub_ext.desk.tables_csv import Cell
 from hub_ext.desk.views_parts import Chip, explained, waiting_chip
 from hub_ext.language import Speaker
 from hub_ext.quota.explain import Explanation, Titles
@@ -116,7 +117,7 @@ QUEUE_COLUMNS: Final = (
 )  # fmt: skip
 
 
-def queue_row(ticket: Waiting, policy: Policy, now: Instant) -> list[object]:
+def queue_row(ticket: Waiting, policy: Policy, now: Instant) -> list[Cell]:
     """One ticket as a row of the download: raw names, ISO times."""
     gpus = {resource: amount for resource, amount in ticket.amounts.items() if is_gpu(resource) and amount}
     return [

@@ -1,7 +1,5 @@
 """The pages *centre* as data: cells and totals, queue, log, comparison of policies, and downloads."""
 
-import csv
-import io
 from collections import Counter
 from dataclasses import replace
 from typing import Any
@@ -11,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hub_ext.core.clock import HOUR
-from hub_ext.desk.csv_text import csv_text
 from hub_ext.desk.records import Cursor, Held, QueueFilter, Total
 from hub_ext.desk.views_centre import (
     STANDINGS,
@@ -342,18 +339,6 @@ def test_a_comparison_shows_what_is_around_a_change_and_no_more() -> None:
 
 
 # -- downloads --------------------------------------------------------------------------------------------------------
-
-
-@given(st.lists(st.lists(st.one_of(st.text(), st.integers(), st.none()), min_size=2, max_size=4), max_size=5))
-def test_no_cell_of_a_download_is_a_formula(rows: list[list[Any]]) -> None:
-    text = csv_text(["first"], rows)
-    for row, read in zip(rows, list(csv.reader(io.StringIO(text, newline="")))[1:], strict=True):
-        for value, cell in zip(row, read, strict=True):
-            if isinstance(value, str):
-                assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
-                assert cell in (value, f"'{value}")
-            else:
-                assert cell == ("" if value is None else str(value))
 
 
 def test_the_download_of_machines_has_a_row_for_each_lease_and_each_idle_machine() -> None:

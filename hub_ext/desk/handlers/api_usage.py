@@ -15,8 +15,7 @@ from hub_ext.desk.auth import calls
 from hub_ext.desk.desk import API, Desk
 from hub_ext.desk.errors import Problem
 from hub_ext.desk.rendering import desk_of
-from hub_ext.desk.streaming import streamed
-from hub_ext.desk.tables_csv import csv_parts
+from hub_ext.desk.streaming import streamed, streamed_table
 from hub_ext.desk.usage import SCHEMA, Row, names
 from hub_ext.desk.usage_report import LONGEST_DAYS, By, all_pages, read_page, sacct_pages, scope_for
 from hub_ext.desk.visitor import Caller
@@ -79,10 +78,8 @@ async def usage(
     name = f"usage-{by}-{first}-{last}"
     match form:
         case "csv":
-            parts = csv_parts(names(by), all_pages(desk.store, scope, by), mark=mark)
-            return await streamed(
-                desk.admission, parts, media_type="text/csv; charset=utf-8", name=f"{name}.csv"
-            )
+            pages = all_pages(desk.store, scope, by)
+            return await streamed_table(desk.admission, names(by), pages, name=name, mark=mark)
         case "jsonl":
             lines = _json_lines(all_pages(desk.store, scope, by))
             return await streamed(desk.admission, lines, media_type="application/jsonl", name=f"{name}.jsonl")

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from starlette.datastructures import FormData
 
 from hub_ext.desk.auth import checked_form, signed_in_operator
 from hub_ext.desk.centre import (
-    AT_ONCE,
-    MOST_ROWS,
+    all_entries,
     all_waiting,
     read_centre,
-    read_entries,
     read_live,
     read_log,
     read_machines,
     read_policy,
     read_queue,
 )
-from hub_ext.desk.csv_text import BYTE_ORDER_MARK, csv_headers, csv_response, csv_text
 from hub_ext.desk.desk import PREFIX
 from hub_ext.desk.errors import not_found
 from hub_ext.desk.live_scenario import live_scenario
 from hub_ext.desk.records import Cursor
 from hub_ext.desk.rendering import desk_of, render
+from hub_ext.desk.streaming import streamed_table
 from hub_ext.desk.views_centre import MACHINE_COLUMNS, centre_page, machine_rows
 from hub_ext.desk.views_decisions import LOG_COLUMNS, Asked, log_page, log_row
 from hub_ext.desk.views_policy import policy_page
@@ -68,7 +65,8 @@ async def machines(request: Request, visitor: Operator) -> Response:
     policy, found = await desk.admission.in_thread(read_machines, desk.store)
     gpu_class = request.query_params.get("class", "")
     gpu_class = gpu_class if gpu_class in policy.gpu_classes else ""
-    return csv_response("machines", MACHINE_COLUMNS, machine_rows(found, policy, gpu_class))
+    rows = machine_rows(found, policy, gpu_class)
+    return await streamed_table(desk.admission, MACHINE_COLUMNS, [rows], name="machines")
 
 
 # -- the queue --------------------------------------------------------------------------------------------------------
@@ -102,7 +100,8 @@ async def queue_csv(request: Request, visitor: Operator) -> Response:
     policy, now, tickets = await desk.admission.in_thread(
         all_waiting, desk.store, desk.clock.now(), *_queue_query(request)
     )
-    return csv_response("queue", QUEUE_COLUMNS, (queue_row(ticket, policy, now) for ticket in tickets))
+    rows = (queue_row(ticket, policy, now) for ticket in tickets)
+    return await streamed_table(desk.admission, QUEUE_COLUMNS, [rows], name="queue")
 
 
 # -- the log of decisions ---------------------------------------------------------------------------------------------
@@ -124,21 +123,12 @@ async def decisions(request: Request, visitor: Operator) -> Response:
 
 @router.get(f"{CENTRE}/decisions.csv")
 async def decisions_csv(request: Request, visitor: Operator) -> Response:
-    """In parts, each from a snapshot of its own: entries never change, so that nothing is told twice or left out."""
     desk, asked = desk_of(request), Asked.of(request.query_params)
-
-    async def parts() -> AsyncIterator[str]:
-        yield BYTE_ORDER_MARK + csv_text(LOG_COLUMNS, ())
-        after: Cursor | None = None
-        for _ in range(MOST_ROWS // AT_ONCE):
-            policy, entries = await desk.admission.in_thread(read_entries, desk.store, asked, after)
-            if entries:
-                yield csv_text((), (log_row(number, entry, policy) for number, entry in entries))
-            if len(entries) < AT_ONCE:
-                return
-            after = Cursor(entries[-1][1].at, entries[-1][0])
-
-    return StreamingResponse(parts(), media_type="text/csv; charset=utf-8", headers=csv_headers("decisions"))
+    pages = (
+        [log_row(number, entry, policy) for number, entry in entries]
+        for policy, entries in all_entries(desk.store, asked)
+    )
+    return await streamed_table(desk.admission, LOG_COLUMNS, pages, name="decisions")
 
 
 # -- the policy -------------------------------------------------------------------------------------------------------

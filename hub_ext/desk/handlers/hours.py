@@ -16,8 +16,7 @@ from hub_ext.desk.hours_facts import read_hours
 from hub_ext.desk.hours_report import REQUEST_FIELDS, all_requests
 from hub_ext.desk.records import Cursor
 from hub_ext.desk.rendering import desk_of, render
-from hub_ext.desk.streaming import streamed
-from hub_ext.desk.tables_csv import csv_parts
+from hub_ext.desk.streaming import streamed_table
 from hub_ext.desk.views_hours import Written, budget_of_value, hours_page, titles_of_pools
 from hub_ext.desk.visitor import Visitor
 from hub_ext.desk.words_hours import end_of, objection_sentence, objection_status, units_of
@@ -52,10 +51,8 @@ async def count(request: Request, visitor: SignedIn) -> JSONResponse:
 async def table(request: Request, visitor: SignedIn) -> Response:
     """Every request that the reader may see, as a file to keep."""
     desk = desk_of(request)
-    parts = csv_parts(REQUEST_FIELDS, all_requests(desk.store, visitor.access), mark=True)
-    return await streamed(
-        desk.admission, parts, media_type="text/csv; charset=utf-8", name="requests-for-hours.csv"
-    )
+    pages = all_requests(desk.store, visitor.access)
+    return await streamed_table(desk.admission, REQUEST_FIELDS, pages, name="requests-for-hours")
 
 
 @router.post(HOURS)

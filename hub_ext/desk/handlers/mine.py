@@ -12,12 +12,12 @@ from fastapi.responses import RedirectResponse
 from starlette.datastructures import FormData
 
 from hub_ext.desk.auth import SignedIn, checked_form
-from hub_ext.desk.csv_text import csv_response
 from hub_ext.desk.desk import PREFIX
 from hub_ext.desk.errors import not_found
 from hub_ext.desk.hub_api import HubAway
 from hub_ext.desk.mine import mark_of_mine, read_mine, span_of
 from hub_ext.desk.rendering import desk_of, render
+from hub_ext.desk.streaming import streamed_table
 from hub_ext.desk.views_mine import SPANS, MineFacts, hours_table, mine_page, why_not
 from hub_ext.desk.visitor import Visitor
 from hub_ext.quota.model import Lease
@@ -44,7 +44,7 @@ async def mine(request: Request, visitor: SignedIn) -> Response:
 async def hours(request: Request, visitor: SignedIn) -> Response:
     facts = await _facts(request, visitor)
     header, rows = hours_table(facts)
-    return csv_response("my-gpu-hours", header, rows)
+    return await streamed_table(desk_of(request).admission, header, [rows], name="my-gpu-hours")
 
 
 @router.post(f"{MINE}/stop")

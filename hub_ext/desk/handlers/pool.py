@@ -11,8 +11,7 @@ from hub_ext.desk.desk import API, PREFIX
 from hub_ext.desk.errors import not_found
 from hub_ext.desk.pool_facts import SPANS, PoolFacts, first_led, read_pool, span_of
 from hub_ext.desk.rendering import desk_of, render
-from hub_ext.desk.streaming import streamed
-from hub_ext.desk.tables_csv import csv_parts
+from hub_ext.desk.streaming import streamed_table
 from hub_ext.desk.views_pool import GRANT_FIELDS, grant_rows, pool_page
 from hub_ext.desk.visitor import Visitor
 
@@ -34,9 +33,8 @@ async def pool(request: Request, visitor: Leading) -> Response:
 @router.get(f"{POOL}/grants.csv")
 async def grants(request: Request, visitor: Leading) -> Response:
     facts = await _facts(request, visitor)
-    parts = csv_parts(GRANT_FIELDS, [grant_rows(facts)], mark=True)
-    name = f"grants-{facts.pool}.csv"
-    return await streamed(desk_of(request).admission, parts, media_type="text/csv; charset=utf-8", name=name)
+    name = f"grants-{facts.pool}"
+    return await streamed_table(desk_of(request).admission, GRANT_FIELDS, [grant_rows(facts)], name=name)
 
 
 async def _facts(request: Request, visitor: Visitor) -> PoolFacts:

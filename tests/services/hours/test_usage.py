@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator
 from datetime import date
 
 import pytest
 
 from hub_ext.core.people import Person
-from hub_ext.desk.tables_csv import csv_lines, safe_cell
 from hub_ext.desk.usage import FIELDS, LEASE_FIELDS, SACCT_FIELDS, names
 from hub_ext.desk.usage_report import By, all_pages, read_page, sacct_pages, scope_for
 from hub_ext.quota.codes import Ended
@@ -192,28 +189,7 @@ def test_hours_stay_where_they_were_charged_when_a_pool_moves(centre: Centre) ->
     assert {row["lease"] for row in rows(centre, reader=UNIV_LEAD)} == {"a", "b"}
 
 
-# -- files ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1", "＝1", "＠x", '=HYPERLINK("http://x")'],
-)
-def test_no_cell_is_taken_for_a_formula(text: str) -> None:
-    (cell,) = next(csv.reader(io.StringIO(csv_lines(["a"], [{"a": text}], head=False), newline="")))
-    assert cell == f"'{text}"
-
-
-@pytest.mark.parametrize(
-    "text", ["hangang-univ", "김하늘", 'a "quoted", name', "2 lines\nof text", "", "a=b"]
-)
-def test_other_text_stays_as_it_is(text: str) -> None:
-    (cell,) = next(csv.reader(io.StringIO(csv_lines(["a"], [{"a": text}], head=False), newline="")), [""])
-    assert cell == text
-
-
-def test_numbers_stay_numbers() -> None:
-    assert [safe_cell(value) for value in (-1, 0.5, None)] == [-1, 0.5, ""]
+# -- for Open XDMoD -------------------------------------------------------------------------------------------------------
 
 
 def lines_for_xdmod(centre: Centre, reader: Person = OPERATOR, **days: date) -> Iterator[dict[str, str]]:
