@@ -66,7 +66,7 @@ BUDGETS_AFTER = 10
 PLAN_AFTER = 10
 """Time alone (patience, windows, new hours) is looked at so often; whatever is written, at once."""
 FEW = 200
-"""With so many tickets expected times are worked out in every plan, with more only so often."""
+"""With so many tickets expected times are worked out in every plan; with more, and the places behind, only so often."""
 STARTS_SECONDS = 0.1
 """How long a tick waits for the starts it ordered: most are under way then."""
 ENDED, ORPHAN, START_LOST, UNCLAIMED = "ended", "orphan", "start-lost", "unclaimed"
@@ -516,9 +516,9 @@ class Clockwork:
             return
         looked_at = (picture.newest, now)
         times = len(picture.tickets) <= FEW or not 0 <= now - self._timed_at < PLAN_AFTER
-        found = plan(picture.scene(), now, times=times)
+        found = plan(picture.scene(), now, brief=not times)
         if not times:
-            found = with_former_times(found, picture.tickets)
+            found = with_former_times(found, picture.tickets, near=FEW)
         done = Enacted()
         if anything_to_do(found, picture.tickets):
             if not self._still_leads():

@@ -49,14 +49,31 @@ def changed_outlooks(plan: Plan, tickets: dict[str, Ticket]) -> dict[str, Outloo
     return changed
 
 
-def with_former_times(plan: Plan, tickets: dict[str, Ticket]) -> Plan:
-    """A plan that looked for no times, with those that were expected before."""
+def with_former_times(plan: Plan, tickets: dict[str, Ticket], near: int) -> Plan:
+    """A plan that looked for no times, with those that were expected before.
+
+    Of whoever stands further behind than `near`, and waits for what they waited for, nothing is told anew: that their
+    place moved by a few.
+    """
     outlooks = {}
     for ticket_id, outlook in plan.outlooks.items():
-        former = tickets[ticket_id].outlook.eta if ticket_id in tickets else None
-        keeps = outlook.eta is None and former is not None and former.kind == "expected"
-        outlooks[ticket_id] = replace(outlook, eta=former) if keeps else outlook
+        former = tickets[ticket_id].outlook if ticket_id in tickets else None
+        if former is not None and _still_far(former, outlook, near):
+            outlook = former
+        elif former is not None and outlook.eta is None and former.eta and former.eta.kind == "expected":
+            outlook = replace(outlook, eta=former.eta)
+        outlooks[ticket_id] = outlook
     return replace(plan, outlooks=outlooks)
+
+
+def _still_far(former: Outlook, outlook: Outlook, near: int) -> bool:
+    return (
+        former.place is not None
+        and outlook.place is not None
+        and min(former.place, outlook.place) > near
+        and outlook.eta is None
+        and (former.code, former.reclaims) == (outlook.code, outlook.reclaims)
+    )
 
 
 def _same(before: Outlook, outlook: Outlook) -> bool:

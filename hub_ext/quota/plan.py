@@ -72,12 +72,13 @@ class Plan:
     outlooks: Mapping[str, Outlook] = field(default_factory=dict)
 
 
-def plan(scene: Scene, now: Instant, *, times: bool = True) -> Plan:
+def plan(scene: Scene, now: Instant, *, brief: bool = False) -> Plan:
     """What to do now with every ticket; nothing at all where nobody waits and nothing is being taken back.
 
-    Without `times`, only those have an expected time whose turn is promised: all else is the same, and quicker.
+    `brief`, for long lines between two whole looks: the same happens, but only those have a time whose turn is promised,
+    and whoever waited for room behind somebody of the same pool and size is not asked anew for what else they wait.
     """
-    run = _Planning(scene, now)
+    run = _Planning(scene, now, brief=brief)
     # 1. What is being taken back for somebody stays theirs, and whoever was patient holds what they need.
     run.resume()
     run.find_patient()
@@ -88,15 +89,18 @@ def plan(scene: Scene, now: Instant, *, times: bool = True) -> Plan:
     run.withdraw()
     # 4. Places, and when the others may expect their turn.
     run.number()
-    if times:
+    if not brief:
         run.expect()
     return run.result()
 
 
 class _Planning:
-    def __init__(self, scene: Scene, now: Instant) -> None:
+    def __init__(self, scene: Scene, now: Instant, *, brief: bool) -> None:
         self.scene = scene
         self.now = now
+        self.brief = brief
+        self.full: set[Shape] = set()
+        """For these there is no room, whoever asks."""
         self.policy: Policy = scene.snapshot.policy
         self.stage = Stage.of(scene.snapshot, scene.leases)
         known = [ticket for ticket in scene.tickets if ticket.ask.pool in self.policy.pools]
@@ -182,6 +186,10 @@ class _Planning:
         """Start it, drop it, pass it over, or see that it gets what it needs."""
         had_hold = self._let_go(ticket)
         ask = _next_of(ticket)
+        if self.brief and self._waits_as_before(ticket, ask):
+            self.waiting.append(ticket)
+            self.outlooks[ticket.id] = Outlook(ticket.outlook.code, ticket.outlook.facts)
+            return
         decision = self.stage.decide(ask, self.now)
         if isinstance(decision, Refuse):
             self.dropped.append(Dropped(ticket, decision))
@@ -199,7 +207,17 @@ class _Planning:
         if decision.code is Code.OTHERS_WAITING and had_hold:
             self._keep(ticket, self._noticed_for(ticket), ticket.outlook.reclaims)
         elif decision.code.value in ROOM:
+            self.full.add(shape_of(ask))
             self._secure(ticket, ask)
+
+    def _waits_as_before(self, ticket: Ticket, ask: Ask) -> bool:
+        """Whether it cannot go, and nothing could be done for it. What starts only ever takes room."""
+        return (
+            shape_of(ask) in self.full
+            and ticket.outlook.code in ROOM
+            and ticket.id not in self.patient
+            and not self.stage.guaranteed(ask)
+        )
 
     def _start(self, ticket: Ticket, ask: Ask, decision: Admit) -> None:
         self.turns.append(Turn(ticket, decision, ask))
