@@ -1,4 +1,7 @@
-"""The windows of reservations, as the clock keeps them: what begins, shrinks or is over, and hours that nobody used."""
+"""The windows of reservations, as the clock keeps them: what begins, shrinks or is over, and hours that nobody used.
+
+What a window gives up is its pool's again: borrowed leases that now fit the guarantee are promoted.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,12 @@ LOOKED_BACK = DAY
 def keep_windows(txn: Transaction, now: Instant) -> None:
     """Doing it twice changes nothing."""
     ledger, known = txn.ledger(None), txn.reservations(now - LOOKED_BACK)
-    shrunk = {one.id: one for one in turn_windows(ledger, known, txn.live_leases(), now)}
+    live = txn.live_leases()
+    shrunk = {one.id: one for one in turn_windows(ledger, known, live, now)}
     txn.put_reservations(shrunk.values())
+    promoted = (
+        ledger.promote((lease for lease in live if not lease.guaranteed), now) if ledger.entries else []
+    )
     accounts = []
     for reservation in known:
         current = shrunk.get(reservation.id, reservation)
@@ -22,4 +29,4 @@ def keep_windows(txn: Transaction, now: Instant) -> None:
         account = accrue_unused(ledger, current, before, txn.leases_in(reservation.id), now)
         if account is not None and account != before:
             accounts.append(account)
-    txn.save(ledger, accounts)
+    txn.save(ledger, [*accounts, *promoted])

@@ -13,7 +13,7 @@ from hub_ext.core.errors import BadInput
 from hub_ext.quota.calendar import Amber, Answer, Picture, Red, decide_reservation
 from hub_ext.quota.model import Lease, Reservation
 from hub_ext.quota.ports import Transaction
-from hub_ext.quota.windows import cancel, reserve
+from hub_ext.quota.windows import account_id, accrue_unused, cancel, reserve
 
 
 def ask_to_reserve(txn: Transaction, wanted: Reservation, now: Instant, *, who: str) -> Answer:
@@ -45,17 +45,21 @@ def approve(txn: Transaction, reservation_id: str, now: Instant, *, who: str) ->
 
 
 def give_up(txn: Transaction, reservation_id: str, now: Instant, *, who: str) -> None:
-    """Hold nothing for it any more. Leases that had notice for it are left to the clock, which withdraws that.
+    """Hold nothing for it any more; what nobody used of it so far is charged, and borrowed leases may be promoted.
 
-    Raises BadInput where there is no such reservation.
+    Leases that had notice for it are left to the clock, which withdraws that. Raises BadInput where there is no such
+    reservation.
     """
     known = next((one for one in txn.reservations(now) if one.id == reservation_id), None)
     if known is None:
         raise BadInput(f"There is no reservation {reservation_id} to cancel")
     if known.approved:
         ledger = txn.ledger(None)
+        former = txn.lease(account_id(known))
+        account = accrue_unused(ledger, known, former, txn.leases_in(known.id), now)
         cancel(ledger, known, txn.live_leases(), now, who=who)
-        txn.save(ledger, [])
+        promoted = ledger.promote(txn.borrowed_leases(txn.policy.pools), now)
+        txn.save(ledger, [*promoted, *([account] if account is not None and account != former else [])])
     txn.drop_reservations([reservation_id])
 
 

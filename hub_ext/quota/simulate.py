@@ -244,6 +244,7 @@ class _Run:
                 if lease_id in self.reservations:
                     self._accrue_unused()
                     cancel(self.ledger, self.reservations.pop(lease_id), list(self.live.values()), self.now)
+                    self._promote([lease for lease in self.live.values() if not lease.guaranteed])
                 self._release([lease for lease in self._named(lease_id) if lease.live], "released")
             case ExtendEvent(lease_id, minutes):
                 for lease in self._named(lease_id):

@@ -101,6 +101,36 @@ def test_what_nobody_used_is_charged_to_the_pool(centre: Centre) -> None:
     assert centre.units_charged("w1/unused") == 2 * 20 * MINUTE * GPU_SECOND
 
 
+def borrows(centre: Centre, name: str = "b") -> None:
+    """While a window holds the pool's own GPUs; only the lab's is left."""
+    assert starts(centre, name).lease is not None
+    assert not centre.lease(name).guaranteed
+
+
+def test_what_a_window_gives_up_makes_borrowed_servers_guaranteed(centre: Centre) -> None:
+    reserved(centre, window())
+    centre.tick(HOUR)
+    borrows(centre)
+    centre.tick(20 * MINUTE)
+    assert centre.lease("b").guaranteed
+    assert [entry.lease for entry in centre.entries(EntryKind.PROMOTED)] == ["b"]
+    centre.tick(MINUTE)
+    assert len(centre.entries(EntryKind.PROMOTED)) == 1
+
+
+def test_a_window_that_is_given_up_is_charged_until_then_and_makes_room(centre: Centre) -> None:
+    reserved(centre, window())
+    centre.tick(HOUR)
+    borrows(centre)
+    centre.clock.at += 5 * MINUTE
+    with centre.store.booking() as txn:
+        give_up(txn, "w1", centre.clock.at, who="lead")
+    assert held(centre) == 1000
+    assert centre.lease("b").guaranteed
+    centre.tick(10 * MINUTE)
+    assert centre.units_charged("w1/unused") == 2 * 5 * MINUTE * GPU_SECOND
+
+
 def test_a_clock_that_was_away_all_the_while_leaves_nothing_held(centre: Centre) -> None:
     reserved(centre, window())
     centre.tick(HOUR)
