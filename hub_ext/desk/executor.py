@@ -81,7 +81,7 @@ def _same(before: Outlook, outlook: Outlook) -> bool:
     return (
         (before.code, before.place, before.eta, before.reclaims)
         == (outlook.code, outlook.place, outlook.eta, outlook.reclaims)
-    ) and before.facts == plain(outlook.facts)
+    ) and (before.facts is outlook.facts or before.facts == plain(outlook.facts))
 
 
 def enact(txn: Transaction, plan: Plan, tickets: dict[str, Ticket], now: Instant, who: str) -> Enacted:

@@ -93,6 +93,7 @@ class Line:
     """The tickets for which a guarantee is set aside already."""
     _pools: dict[str, list[Ticket]] = field(default_factory=dict)
     """By pool: the tickets in the order inside it, the last one first in line."""
+    _roots: list[str] = field(default_factory=list)
     _best: dict[str, tuple[Rank, Ticket] | None] = field(default_factory=dict)
     """By pool: the best candidate in its subtree, until something changes there."""
     _guaranteed: dict[Shape, bool] = field(default_factory=dict)
@@ -103,12 +104,12 @@ class Line:
         line = cls(stage, recent)
         for ticket in sorted(tickets, key=line._order_inside, reverse=True):
             line._pools.setdefault(ticket.ask.pool, []).append(ticket)
+        line._roots = sorted({stage.policy.root(pool) for pool in line._pools})
         return line
 
     def pop(self) -> Ticket | None:
         """The next in line; None where nobody is left."""
-        roots = {self.stage.policy.root(pool) for pool, waiting in self._pools.items() if waiting}
-        found = [best for root in sorted(roots) if (best := self._best_in(root)) is not None]
+        found = [best for root in self._roots if (best := self._best_in(root)) is not None]
         if not found:
             return None
         ticket = min(found, key=lambda best: best[0])[1]
