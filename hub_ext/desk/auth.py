@@ -20,8 +20,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from fastapi import Depends, Request, Response
+from fastapi import Depends, Request, Response, Security
 from fastapi.responses import RedirectResponse
+from fastapi.security import APIKeyCookie, HTTPBearer
 from itsdangerous import BadData, URLSafeTimedSerializer
 from starlette.datastructures import FormData
 
@@ -44,6 +45,16 @@ LARGEST_FIELD: Final = 8 * 1024 * 1024
 HUB_SESSION: Final = "jupyterhub-session-id"
 SESSION_SECONDS: Final = 14 * 86400
 MAY_COME_IN: Final = frozenset({"access:services", f"access:services!service={SERVICE}"})
+_BY_TOKEN: Final = HTTPBearer(
+    scheme_name="token", description="A token of the hub; it carries the scope.", auto_error=False
+)
+_BY_COOKIE: Final = APIKeyCookie(
+    name=COOKIE,
+    scheme_name="session",
+    description="A browser that is signed in; scripts also send X-CSRF-Token, as a page of the desk names it.",
+    auto_error=False,
+)
+"""How the API describes what `calls` looks at."""
 _AUTHORIZATION = re.compile(r"(?:token|bearer)\s+(\S+)", re.IGNORECASE)
 _STATE = re.compile(r"[\w-]{10,64}", re.ASCII)
 _CHANGES_NOTHING: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -198,27 +209,36 @@ async def checked_form(request: Request, visitor: SignedIn) -> FormData:
 # -- the API ----------------------------------------------------------------------------------------------------------
 
 
-def calls(scope: str) -> Callable[[Request], Awaitable[Caller]]:
-    """Who calls, with a token or as a browser; both need the scope, and the role that stands behind it."""
+def calls(scope: str) -> Callable[..., Awaitable[Caller]]:
+    """The dependency of an operation that needs a scope; the API's description names it."""
     if scope not in SCOPES:
         raise ValueError(f"{scope!r} is no scope of the desk")
 
-    async def caller(request: Request) -> Caller:
-        given = request.headers.get("authorization")
-        identity = await (_by_token(request, given) if given is not None else _by_cookie(request))
-        found = await _caller(request, identity)
-        if not found.access.has(scope):
-            raise Problem(
-                403,
-                "scope-missing",
-                lambda say: say("This needs a token with the scope {scope}.", scope=scope),
-                scope=scope,
-            )
-        if (scope == OPERATE and not found.operates) or (scope == LEAD and not found.leads):
-            raise not_open()
-        return found
+    async def caller(
+        request: Request,
+        _token: object = Security(_BY_TOKEN, scopes=[scope]),
+        _session: object = Security(_BY_COOKIE, scopes=[scope]),
+    ) -> Caller:
+        return await caller_with(request, scope)
 
     return caller
+
+
+async def caller_with(request: Request, scope: str) -> Caller:
+    """Who calls, with a token or as a browser; both need the scope, and the role that stands behind it."""
+    given = request.headers.get("authorization")
+    identity = await (_by_token(request, given) if given is not None else _by_cookie(request))
+    found = await _caller(request, identity)
+    if not found.access.has(scope):
+        raise Problem(
+            403,
+            "scope-missing",
+            lambda say: say("This needs a token with the scope {scope}.", scope=scope),
+            scope=scope,
+        )
+    if (scope == OPERATE and not found.operates) or (scope == LEAD and not found.leads):
+        raise not_open()
+    return found
 
 
 async def token_identity(request: Request) -> Identity:

@@ -58,6 +58,16 @@ def not_open() -> Problem:
     return Problem(403, "not-open", lambda say: say("This part of the desk is not open to you."))
 
 
+def bad_cursor() -> Problem:
+    return Problem(
+        400,
+        "bad-cursor",
+        lambda say: say(
+            "This cursor is no place in this list. Begin without one, and use those that come back."
+        ),
+    )
+
+
 def put_into_words(error: Exception) -> Problem:
     """Foreseen errors of the services below, as what the desk answers."""
     match error:

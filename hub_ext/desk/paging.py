@@ -25,6 +25,7 @@ def place_of(cursor: str) -> Place | None:
     if (
         not dash
         or not name
+        or not name.isprintable()
         or not (at.isascii() and at.isdecimal())
         or len(cursor) > LONGEST_CURSOR
         or len(at) > 18

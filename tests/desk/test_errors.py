@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 import pytest
+from fastapi.routing import APIRoute
 
+from hub_ext.desk import handlers
+from hub_ext.desk.access import SCOPES
 from tests.desk.in_process import DeskInProcess, away
 from tests.support.databases import Database
 from tests.support.desk import API, DESK, a_ticket
@@ -83,8 +88,10 @@ async def test_a_mistake_of_ours_is_one_sentence(
         ("PUT", f"{API}/leases", 405, "not-allowed"),
         ("GET", f"{API}/leases?limit=0", 422, "bad-input"),
         ("GET", f"{API}/leases?limit=many", 422, "bad-input"),
-        ("GET", f"{API}/leases?cursor=%00", 422, "bad-cursor"),
-        ("GET", f"{API}/tickets?cursor=1", 422, "bad-cursor"),
+        ("GET", f"{API}/leases?cursor=%00", 400, "bad-cursor"),
+        ("GET", f"{API}/tickets?cursor=1", 400, "bad-cursor"),
+        ("GET", f"{API}/requests?cursor=1-%00", 400, "bad-cursor"),
+        ("GET", f"{API}/pools?cursor=gone", 400, "bad-cursor"),
         ("GET", f"{API}/tickets/" + "x" * 100, 422, "bad-input"),
         ("GET", f"{API}/tickets/..%2F..%2Fhub", 404, "not-found"),
     ],
@@ -128,6 +135,13 @@ async def test_no_file_beside_the_static_ones_is_given_out(here: DeskInProcess, 
 # -- the API as it describes itself -----------------------------------------------------------------------------------
 
 
+def all_routes() -> list[APIRoute]:
+    """Those of the desk's handlers, also where they are not described."""
+    modules = (import_module(f"{handlers.__name__}.{one.name}") for one in iter_modules(handlers.__path__))
+    routers = [module.router for module in modules]
+    return [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+
+
 async def description(here: DeskInProcess) -> dict[str, Any]:
     async with here.browser() as program:
         return dict((await program.get(f"{API}/openapi.json")).json())
@@ -144,6 +158,43 @@ async def test_every_address_of_the_api_is_described_and_needs_somebody(here: De
                 assert operation["summary"], path
                 answer = await nobody.request(method.upper(), re.sub(r"\{.*?\}", "x1", path), json={})
                 assert answer.status_code == 401, (method, path, answer.status_code)
+
+
+async def test_every_address_of_the_api_names_the_scope_that_it_needs(here: DeskInProcess) -> None:
+    document = await description(here)
+    assert set(document["components"]["securitySchemes"]) == {"token", "session"}
+    routes = {
+        (route.path, method.lower())
+        for route in all_routes()
+        if route.path.startswith(API)
+        for method in route.methods
+    }
+    operations = {
+        (path, method): operation
+        for path, found in document["paths"].items()
+        for method, operation in found.items()
+    }
+    assert set(operations) == routes
+    for where, operation in operations.items():
+        by_token, by_session = operation["security"]
+        assert by_token["token"] == by_session["session"], where
+        (scope,) = by_token["token"]
+        assert scope in SCOPES, where
+
+
+async def test_every_form_shows_that_it_is_ours(here: DeskInProcess) -> None:
+    """A page that changes something takes nothing without the token of this very session."""
+    forms = [
+        route.path
+        for route in all_routes()
+        if not route.path.startswith(API) and not route.methods <= {"GET", "HEAD"}
+    ]
+    assert len(forms) > 5
+    async with here.browser("operator") as operator:
+        for path in forms:
+            answer = await operator.post(path.replace("{ticket_id}", "x1"), data={"_csrf": "forged"})
+            assert answer.status_code == 403, path
+            assert "not one of ours" in answer.text, path
 
 
 async def test_every_error_is_described_by_the_one_body(here: DeskInProcess) -> None:

@@ -13,7 +13,7 @@ from hub_ext.desk.access import OPERATE
 from hub_ext.desk.auth import calls
 from hub_ext.desk.centre import read_entries, read_machines, read_policy, read_versions, read_waiting
 from hub_ext.desk.desk import API
-from hub_ext.desk.errors import Problem, not_found
+from hub_ext.desk.errors import Problem, bad_cursor, not_found
 from hub_ext.desk.records import LARGEST_PAGE, Cursor
 from hub_ext.desk.rendering import desk_of
 from hub_ext.desk.views_centre import standing_of
@@ -170,7 +170,7 @@ async def list_queue(
     desk = desk_of(request)
     if pool and pool not in caller.policy.pools:
         return {"items": [], "next": None}
-    start = int(cursor) if cursor and cursor.isascii() and cursor.isdecimal() and len(cursor) < 10 else 0
+    start = _number(cursor) or 0
     tickets = await desk.admission.in_thread(read_waiting, desk.store, pool, person, code, start, limit + 1)
     items = [
         {
@@ -214,13 +214,7 @@ async def list_decisions(
     asked = Asked(person, pool, kind.value if kind else "", code, lease, first, last)
     after = None if cursor is None else Cursor.parse(cursor)
     if cursor is not None and after is None:
-        raise Problem(
-            400,
-            "bad-cursor",
-            lambda say: say(
-                "This cursor is no place in this list. Begin without one, and use those that come back."
-            ),
-        )
+        raise bad_cursor()
     policy, entries = await desk.admission.in_thread(read_entries, desk.store, asked, after, limit + 1)
     items = [
         {
@@ -248,8 +242,7 @@ async def list_policies(
     request: Request, caller: Operator, limit: Limit = 100, cursor: CursorText = None
 ) -> Any:
     desk = desk_of(request)
-    before = int(cursor) if cursor and cursor.isascii() and cursor.isdecimal() and len(cursor) < 10 else None
-    newest, versions = await desk.admission.in_thread(read_versions, desk.store, before, limit + 1)
+    newest, versions = await desk.admission.in_thread(read_versions, desk.store, _number(cursor), limit + 1)
     items = [
         {
             "number": one.number,
@@ -305,6 +298,15 @@ def _faulty(faults: Any) -> Problem:
         "\n".join(str(fault) for fault in found),
         faults=[{"line": fault.line, "what": fault.what, "instead": fault.instead} for fault in found],
     )
+
+
+def _number(cursor: str | None) -> int | None:
+    """Raises Problem for a cursor that is no number; None without one."""
+    if cursor is None:
+        return None
+    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 10):
+        raise bad_cursor()
+    return int(cursor)
 
 
 def _page(items: list[dict[str, Any]], limit: int, place: Any) -> dict[str, Any]:

@@ -15,23 +15,21 @@ from hub_ext.desk.access import READ
 from hub_ext.desk.auth import calls
 from hub_ext.desk.desk import API, Desk
 from hub_ext.desk.errors import Problem, not_found
-from hub_ext.desk.handlers.api_usage import bad_cursor
+from hub_ext.desk.handlers.api_leases import checked_cursor
 from hub_ext.desk.hours import Draft, HoursRequests, Verdict, may_read
 from hub_ext.desk.hours_report import request_rows, requests_seen
-from hub_ext.desk.records import Cursor
+from hub_ext.desk.paging import LARGEST_LIMIT, LONGEST_CURSOR, cursor_of
 from hub_ext.desk.rendering import desk_of
 from hub_ext.desk.views_hours import titles_of_pools
 from hub_ext.desk.visitor import Caller
 from hub_ext.desk.words_hours import end_of, objection_sentence, objection_status
 from hub_ext.quota.ledger import find_budget
 from hub_ext.quota.model import HoursRequest, Policy, RequestState
-from hub_ext.quota.ports_hours import Place
 from hub_ext.quota.requests import Objection
 
 router = APIRouter(prefix=API, tags=["requests for hours"])
 Reader = Annotated[Caller, Depends(calls(READ))]
 RequestId = Annotated[str, Path(pattern=r"^[0-9a-f]{1,64}$")]
-MOST_ROWS = 200
 
 Hours = Annotated[Decimal, Field(gt=0, le=1_000_000, description="GPU-hours")]
 Text = Annotated[str, Field(max_length=10_000)]
@@ -96,17 +94,17 @@ async def list_requests(
     request: Request,
     caller: Reader,
     state: Annotated[list[RequestState] | None, Query()] = None,
-    limit: Annotated[int, Query(ge=1, le=MOST_ROWS)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Annotated[int, Query(ge=1, le=LARGEST_LIMIT)] = 50,
+    cursor: Annotated[str | None, Query(max_length=LONGEST_CURSOR)] = None,
 ) -> Any:
     """Your own, those for you, and, for leads, those of the pools they lead."""
-    before = _place(cursor)
+    before = checked_cursor(cursor)
 
     def read() -> dict[str, Any]:
         with desk_of(request).store.reading() as txn:
             found = requests_seen(txn, caller.access, states=state, before=before, limit=limit + 1)
             shown = found[:limit]
-            further = f"{shown[-1].made_at}-{shown[-1].id}" if len(found) > limit else None
+            further = cursor_of((shown[-1].made_at, shown[-1].id)) if len(found) > limit else None
             return {"items": request_rows(txn, shown), "next": further}
 
     return await desk_of(request).admission.in_thread(read)
@@ -218,13 +216,3 @@ def _instant(until: Until, policy: Policy) -> Instant:
     if isinstance(until, datetime):
         return instant_of(until if until.tzinfo else until.replace(tzinfo=policy.timezone))
     return end_of(until.isoformat(), policy)
-
-
-def _place(cursor: str | None) -> Place | None:
-    if cursor is None:
-        return None
-    at, _, name = cursor.partition("-")
-    place = Cursor.parse(f"{at}-0")
-    if place is None or not name.isalnum() or not name.isascii():
-        raise bad_cursor()
-    return place.at, name

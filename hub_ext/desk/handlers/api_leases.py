@@ -11,7 +11,7 @@ from hub_ext.core.clock import MINUTE
 from hub_ext.desk.access import READ
 from hub_ext.desk.auth import calls
 from hub_ext.desk.desk import API, Desk
-from hub_ext.desk.errors import Problem, not_found
+from hub_ext.desk.errors import Problem, bad_cursor, not_found
 from hub_ext.desk.mine import titles_of
 from hub_ext.desk.paging import LARGEST_LIMIT, LONGEST_CURSOR, Place, one_page, place_of
 from hub_ext.desk.records import EntryFilter, Records
@@ -102,11 +102,7 @@ def checked_cursor(cursor: str | None) -> Place | None:
     """Raises Problem for what is no place in a list."""
     place = None if cursor is None else place_of(cursor)
     if cursor is not None and place is None:
-        raise Problem(
-            422,
-            "bad-cursor",
-            lambda say: say("This is no place in the list; take `next` of an answer as it is."),
-        )
+        raise bad_cursor()
     return place
 
 

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from hub_ext.desk.access import READ
 from hub_ext.desk.auth import calls
 from hub_ext.desk.desk import API
-from hub_ext.desk.errors import not_found
+from hub_ext.desk.errors import bad_cursor, not_found
+from hub_ext.desk.paging import LARGEST_LIMIT
 from hub_ext.desk.pool_facts import pools_open_to, read_budgets, read_pools
 from hub_ext.desk.rendering import desk_of
 from hub_ext.desk.visitor import Caller
@@ -19,7 +20,6 @@ from hub_ext.desk.visitor import Caller
 router = APIRouter(prefix=API, tags=["pools"])
 Reader = Annotated[Caller, Depends(calls(READ))]
 PoolName = Annotated[str, Path(min_length=1, max_length=255)]
-MOST_ROWS = 200
 
 
 class ResourceBody(BaseModel):
@@ -88,14 +88,16 @@ class BudgetPage(BaseModel):
 async def list_pools(
     request: Request,
     caller: Reader,
-    limit: Annotated[int, Query(ge=1, le=MOST_ROWS)] = 100,
+    limit: Annotated[int, Query(ge=1, le=LARGEST_LIMIT)] = 100,
     cursor: Annotated[
         str | None, Query(max_length=255, description="The last pool of the page before")
     ] = None,
 ) -> Any:
     """Those you are a member of, and those you lead; operators all. In the order of the policy."""
     names = pools_open_to(caller.access, caller.policy)
-    start = names.index(cursor) + 1 if cursor in names else 0
+    if cursor is not None and cursor not in names:
+        raise bad_cursor()
+    start = 0 if cursor is None else names.index(cursor) + 1
     shown = names[start : start + limit]
     items = await desk_of(request).admission.in_thread(
         read_pools, desk_of(request).store, caller.access, shown
@@ -120,7 +122,7 @@ async def list_budgets(
     request: Request,
     caller: Reader,
     pool: Annotated[str | None, Query(max_length=255)] = None,
-    limit: Annotated[int, Query(ge=1, le=MOST_ROWS)] = 100,
+    limit: Annotated[int, Query(ge=1, le=LARGEST_LIMIT)] = 100,
     cursor: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
 ) -> Any:
     """Those that bind you, and the pools' own that you lead; nearest pools first. Outside a term there is none."""

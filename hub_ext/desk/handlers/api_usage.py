@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from hub_ext.desk.access import READ
 from hub_ext.desk.auth import calls
 from hub_ext.desk.desk import API, Desk
-from hub_ext.desk.errors import Problem
+from hub_ext.desk.errors import Problem, bad_cursor
 from hub_ext.desk.rendering import desk_of
 from hub_ext.desk.streaming import streamed, streamed_table
 from hub_ext.desk.usage import SCHEMA, Row, names
@@ -119,16 +119,6 @@ async def _page(
         )
 
     return await desk.admission.in_thread(read)
-
-
-def bad_cursor() -> Problem:
-    return Problem(
-        400,
-        "bad-cursor",
-        lambda say: say(
-            "This cursor is no place in this list. Begin without one, and use those that come back."
-        ),
-    )
 
 
 def _days(desk: Desk, caller: Caller, first: date | None, last: date | None) -> tuple[date, date]:

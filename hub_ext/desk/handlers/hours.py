@@ -14,14 +14,13 @@ from hub_ext.desk.errors import not_found
 from hub_ext.desk.hours import Draft, HoursRequests, Verdict
 from hub_ext.desk.hours_facts import read_hours
 from hub_ext.desk.hours_report import REQUEST_FIELDS, all_requests
-from hub_ext.desk.records import Cursor
+from hub_ext.desk.paging import cursor_of, place_of
 from hub_ext.desk.rendering import desk_of, render
 from hub_ext.desk.streaming import streamed_table
 from hub_ext.desk.views_hours import Written, budget_of_value, hours_page, titles_of_pools
 from hub_ext.desk.visitor import Visitor
 from hub_ext.desk.words_hours import end_of, objection_sentence, objection_status, units_of
 from hub_ext.quota.model import HoursRequest
-from hub_ext.quota.ports_hours import Place
 from hub_ext.quota.requests import Objection
 
 router = APIRouter(include_in_schema=False)
@@ -125,7 +124,7 @@ async def _page(
     written: Written | None = None,
 ) -> Response:
     desk = desk_of(request)
-    before = _place(request.query_params.get("before", ""))
+    before = place_of(request.query_params.get("before", ""))
     facts = await desk.admission.in_thread(read_hours, desk.store, visitor.access, desk.clock.now(), before)
     return render(
         request,
@@ -136,16 +135,9 @@ async def _page(
         written=written or Written(),
         alert=alert,
         done=done,
-        older=f"{HOURS}?before={facts.further[0]}-{facts.further[1]}#answered-title" if facts.further else "",
+        older=f"{HOURS}?before={cursor_of(facts.further)}#answered-title" if facts.further else "",
         newer=f"{HOURS}#answered-title" if before else "",
     )
-
-
-def _place(text: str) -> Place | None:
-    """Where the list of answered requests goes on; from its beginning, for what is no place in it."""
-    at, _, name = text.partition("-")
-    cursor = Cursor.parse(f"{at}-0")
-    return None if cursor is None or not name.isalnum() else (cursor.at, name)
 
 
 def _text(form: FormData, name: str) -> str:

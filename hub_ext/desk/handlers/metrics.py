@@ -7,7 +7,7 @@ from typing import Final
 from fastapi import APIRouter, Request, Response
 
 from hub_ext.desk.access import OPERATE
-from hub_ext.desk.auth import calls, token_identity
+from hub_ext.desk.auth import caller_with, token_identity
 from hub_ext.desk.desk import PREFIX
 from hub_ext.desk.metrics import Metrics
 
@@ -24,7 +24,7 @@ async def metrics(request: Request) -> Response:
     if not _from_this_machine(request):
         identity = await token_identity(request)
         if READ_METRICS not in identity.scopes:
-            await calls(OPERATE)(request)
+            await caller_with(request, OPERATE)
     kept: Metrics = request.app.state.metrics
     body, content_type = kept.exposition()
     return Response(body, media_type=content_type)
