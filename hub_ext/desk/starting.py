@@ -45,7 +45,7 @@ class HubStarts:
         # 1. What was asked for, among what exists.
         chosen = await desk.profiles.choose(person.name, server, dict(options))
         # 2. What can never be is refused here, with all its facts; what must wait gets no second ticket.
-        preview = await desk.admission.preview(chosen.person, [chosen.ask])
+        preview = await desk.admission.preview(chosen.person, [chosen.ask], instead_of=instead_of)
         decision = preview.decisions[chosen.ask.id]
         if isinstance(decision, Refuse) or (isinstance(decision, Wait) and instead_of is not None):
             return Started(objection=decision)

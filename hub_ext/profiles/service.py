@@ -55,11 +55,14 @@ class Profiles:
         self.admission = admission
         self.catalogue = catalogue
 
-    async def menu(self, name: str, *, first_ends: bool = True) -> Menu:
-        """The person's menu now; without `first_ends` for who only asks what would start. Raises StoreUnavailable."""
-        return await self.admission.in_thread(self._menu, name, first_ends)
+    async def menu(self, name: str, *, first_ends: bool = True, instead_of: str | None = None) -> Menu:
+        """The person's menu now; without `first_ends` for who only asks what would start. Raises StoreUnavailable.
 
-    def _menu(self, name: str, first_ends: bool) -> Menu:
+        `instead_of` names a ticket of theirs that whatever they choose takes the place of.
+        """
+        return await self.admission.in_thread(self._menu, name, first_ends, instead_of)
+
+    def _menu(self, name: str, first_ends: bool, instead_of: str | None) -> Menu:
         person, policy = self._person(name)
         shown = tuple(profile for profile in self.catalogue if visible(profile, person, policy.path))
         keys = {
@@ -69,7 +72,7 @@ class Profiles:
             for combination in combinations(profile)
         }
         asks = [self._ask(ask_id, person, *key) for ask_id, key in keys.items()]
-        preview = self.admission.preview_now(person, asks, first_ends=first_ends)
+        preview = self.admission.preview_now(person, asks, first_ends=first_ends, instead_of=instead_of)
         decisions = {
             (profile.slug, pool, combination): preview.decisions[ask_id]
             for ask_id, (profile, pool, combination) in keys.items()

@@ -154,12 +154,21 @@ class Admission(Records):
             txn.save(ledger, [lease] if lease else [])
             return Answer(decision, txn.policy, now, lease, waiting)
 
-    async def preview(self, person: Person, asks: Sequence[Ask]) -> Preview:
+    async def preview(self, person: Person, asks: Sequence[Ask], *, instead_of: str | None = None) -> Preview:
         """What each ask would be answered, and the person's budgets, from one snapshot; nothing is booked."""
-        return await self.in_thread(self.preview_now, person, asks)
+        return await self.in_thread(lambda: self.preview_now(person, asks, instead_of=instead_of))
 
-    def preview_now(self, person: Person, asks: Sequence[Ask], *, first_ends: bool = True) -> Preview:
-        """`first_ends` False: a wait is told without the first end that could make room, which is dear to find."""
+    def preview_now(
+        self,
+        person: Person,
+        asks: Sequence[Ask],
+        *,
+        first_ends: bool = True,
+        instead_of: str | None = None,
+    ) -> Preview:
+        """`first_ends` False: a wait is told without the first end that could make room, which is dear to find.
+        `instead_of` names a ticket of theirs that each of the asks would take the place of.
+        """
         with self.store.reading() as txn:
             now = self._now(txn)
             policy = txn.policy
@@ -181,6 +190,7 @@ class Admission(Records):
                 txn.reservations(now),
             )
             live, waiting = cache(txn.live_leases), txn.tickets(codes=WAITS_FOR_ROOM)
+            waiting = [ticket for ticket in waiting if ticket.id != instead_of]
             decisions = {}
             for ask in asks:
                 decision, _ = with_devices(decide(snapshot, ask, now), ask, nodes, live)

@@ -144,7 +144,7 @@ async def _room(desk: Desk, sight: Sight, visitor: Visitor) -> dict[str, Any]:
     mine = ticket.ask.person == visitor.name
     instead: tuple[Instead, ...] = ()
     if mine and not ticket.elastic:
-        menu = await desk.profiles.menu(visitor.name, first_ends=False)
+        menu = await desk.profiles.menu(visitor.name, first_ends=False, instead_of=ticket.id)
         instead = instead_of(ticket, menu.profiles, menu.decisions, menu.preview.policy, say)
     return {
         "ticket": ticket,
