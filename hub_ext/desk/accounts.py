@@ -13,7 +13,7 @@ from hub_ext.core.clock import MINUTE, Instant
 from hub_ext.core.decision import Code
 from hub_ext.desk.picture import Picture
 from hub_ext.quota.booking import loaded
-from hub_ext.quota.budget import Budgets
+from hub_ext.quota.budget import Budgets, binding
 from hub_ext.quota.counting import charged_pool
 from hub_ext.quota.ledger import Ledger
 from hub_ext.quota.model import Lease, LeaseState, Policy
@@ -84,7 +84,13 @@ def give_notice(txn: Transaction, due: Iterable[Lease], now: Instant, who: str) 
         for lease, ends_at, _facts in cuts
     }
     reminded = {
-        lease.id: ledger.notice(lease, lease.ends_at, now, who=who, why=ENDS_SOON)
+        lease.id: ledger.notice(
+            lease,
+            lease.ends_at,
+            now,
+            who=who,
+            why=Code.BUDGET_SPENT.value if _hours_end(ledger.budgets, lease, now) else ENDS_SOON,
+        )
         for lease in (leases | cut).values()
         if _ends_soon(txn.policy, lease, now)
     }
@@ -95,6 +101,20 @@ def give_notice(txn: Transaction, due: Iterable[Lease], now: Instant, who: str) 
 def _ledger(txn: Transaction, leases: Iterable[Lease]) -> Ledger:
     found = list(leases)
     return txn.ledger(loaded(txn.policy, found), {lease.person for lease in found})
+
+
+def _hours_end(budgets: Budgets, lease: Lease, now: Instant) -> bool:
+    """Whether a budget has nothing for the lease after its end: that is why it ends, and not later."""
+    if not lease.cost:
+        return False
+    path = [name for name in lease.path if name in budgets.policy.pools]
+    states = (budgets.state(of, now) for of in binding(budgets.policy, path, lease.person))
+    return any(
+        state is not None
+        and lease.ends_at < state.window.end
+        and state.lasts_until(lease.cost, max(now, lease.ends_at)) <= lease.ends_at
+        for state in states
+    )
 
 
 def _ends_soon(policy: Policy, lease: Lease, now: Instant) -> bool:

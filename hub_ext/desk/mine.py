@@ -55,6 +55,7 @@ def read_mine(store: Store, catalogue: Catalogue, person: Person, clock_now: Ins
             now=now,
             leases=leases,
             extensions=_extensions(txn, ledger, leases, now),
+            notices={lease.id: records.notice_of(lease.id) for lease in leases if _told_to_end(lease)},
             tickets=records.waiting_of(person.name),
             budgets=_budgets(ledger, person, now),
             caps=_caps(ledger, person),
@@ -83,6 +84,10 @@ def _pools(policy: Policy, person: Person, leases: Sequence[Lease]) -> set[str]:
     """The pools that the person belongs to, and those that their leases are charged to."""
     named = {*person.pools, *(pool for lease in leases for pool in lease.path)}
     return {pool for pool in named if pool in policy.pools}
+
+
+def _told_to_end(lease: Lease) -> bool:
+    return lease.noticed_at is not None and lease.noticed_for is None
 
 
 def _extensions(

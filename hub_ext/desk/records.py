@@ -257,6 +257,11 @@ class Records:
         query = query.order_by(columns.at.desc(), columns.id.desc()).limit(limit)
         return [_entry(row._mapping) for row in self.connection.execute(query)]
 
+    def notice_of(self, lease: str) -> str:
+        """Why a lease was told to end, the last time it was."""
+        told = self.entries(EntryFilter(lease=lease, kinds=(EntryKind.NOTICED,)), after=None, limit=1)
+        return told[0][1].why if told else ""
+
     # -- the policy -------------------------------------------------------------------------------------------
 
     def versions(self, limit: int, *, before: int | None = None) -> list[Version]:

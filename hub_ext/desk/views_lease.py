@@ -169,7 +169,7 @@ def _notice(facts: LeaseFacts, say: Speaker) -> Notice | None:
                 time=time,
             ),
         )
-    if facts.notice_why == "budget-spent":
+    if facts.notice_why == "budget-spent" and (facts.longest is None or facts.longest <= lease.ends_at):
         words = say(
             "Ends at {time}: its GPU-hours are used up then. Save your work, or ask for more hours.",
             time=time,

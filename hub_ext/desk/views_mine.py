@@ -13,12 +13,12 @@ from typing import Final
 
 from hub_ext.core.amounts import COST_UNITS_PER_GPU_HOUR, MILLI
 from hub_ext.core.clock import MINUTE, Instant, Seconds
-from hub_ext.core.decision import Refuse, Wait
+from hub_ext.core.decision import Code, Refuse, Wait
 from hub_ext.core.people import Person
 from hub_ext.desk.charts import WHOLE, Bar, BarChart, Series, number, share_of
 from hub_ext.desk.records import DayOfUse, Waiting
 from hub_ext.desk.tables_csv import Cell
-from hub_ext.desk.views_parts import BudgetLine, Chip, budget_line, explained, waiting_chip
+from hub_ext.desk.views_parts import BudgetLine, Chip, budget_line, in_line, waiting_chip
 from hub_ext.language import Speaker
 from hub_ext.quota.budget import BudgetState
 from hub_ext.quota.explain import Explanation, Titles, explain, explain_borrowed
@@ -58,6 +58,8 @@ class MineFacts:
     """Theirs, live, oldest first."""
     extensions: Mapping[str, Sequence[tuple[int, Extension]]] = field(default_factory=dict)
     """By lease: what an extension by so many minutes would come to."""
+    notices: Mapping[str, str] = field(default_factory=dict)
+    """By lease: why it was told to end, where it was not taken back."""
     tickets: Sequence[Waiting] = ()
     budgets: Sequence[BudgetState] = ()
     caps: Sequence[Cap] = ()
@@ -224,9 +226,12 @@ def _notice(facts: MineFacts, lease: Lease, say: Speaker) -> str:
             "first in line for the next.",
             time=time,
         )
-    return say(
-        "Ends at {time}: its GPU-hours are used up then. Save your work, or ask for more hours.", time=time
-    )
+    if facts.notices.get(lease.id) == Code.BUDGET_SPENT.value and not _longer(facts, lease, say)[0]:
+        return say(
+            "Ends at {time}: its GPU-hours are used up then. Save your work, or ask for more hours.",
+            time=time,
+        )
+    return say("Ends at {time}. Save your work, or let it run longer.", time=time)
 
 
 def _borrowed(facts: MineFacts, lease: Lease, say: Speaker) -> str:
@@ -278,7 +283,7 @@ def _ticket(facts: MineFacts, ticket: Waiting, say: Speaker) -> TicketLine:
         if ticket.place is not None
         else say("in line since {time}", time=say.moment(ticket.made_at, facts.now)),
         since_exact=say.exact(ticket.made_at),
-        told=explained(ticket.code, ticket.facts, say, titles=facts.titles, now=facts.now),
+        told=in_line(ticket.code, ticket.facts, say, titles=facts.titles, now=facts.now),
         put_back=say("It was taken back from you, so you are first again.") if ticket.put_back else "",
     )
 

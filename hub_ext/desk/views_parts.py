@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hub_ext.core.clock import Instant
 from hub_ext.core.decision import Code
 from hub_ext.desk.charts import WHOLE, share_of
 from hub_ext.desk.records import Waiting
+from hub_ext.desk.views_waiting import CURED_BY_THE_PERSON
 from hub_ext.language import Speaker
 from hub_ext.quota.budget import BudgetState
 from hub_ext.quota.explain import Explanation, Titles, explain
@@ -60,6 +61,14 @@ def explained(
         return None if known is None else explain(known, of, say, titles=titles, now=now)
     except (KeyError, TypeError, ValueError, AttributeError):
         return None
+
+
+def in_line(
+    code: str, of: Mapping[str, object], say: Speaker, *, titles: Titles, now: Instant
+) -> Explanation | None:
+    """For somebody who waits already: what to do next is only said where they can do something about it."""
+    told = explained(code, of, say, titles=titles, now=now)
+    return told if told is None or code in CURED_BY_THE_PERSON else replace(told, next_step="")
 
 
 def budget_line(state: BudgetState, titles: Titles, now: Instant, say: Speaker) -> BudgetLine:

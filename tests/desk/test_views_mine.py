@@ -119,8 +119,8 @@ def test_a_borrowed_server_says_what_that_means_before_it_is_taken_back() -> Non
         ),
         pytest.param(
             {"noticed_at": START, "ends_at": START + 10 * MINUTE},
-            "Ends at 09:10: its GPU-hours are used up",
-            id="its hours are used up",
+            "Ends at 09:10. Save your work, or let it run longer.",
+            id="its time is nearly over",
         ),
         pytest.param({"unclaimed": True}, "Its turn came", id="started while they were away"),
     ],
@@ -128,6 +128,28 @@ def test_a_borrowed_server_says_what_that_means_before_it_is_taken_back() -> Non
 def test_a_notice_says_why_and_when(changes: dict[str, Any], want: str) -> None:
     (line,) = page(leases=[replace(RUNNING, **changes)]).servers
     assert line.notice.startswith(want)
+
+
+@pytest.mark.parametrize(
+    ("longer", "want"),
+    [
+        pytest.param(0, "Ends at 09:10: its GPU-hours are used up then.", id="nothing is left"),
+        pytest.param(
+            HOUR, "Ends at 09:10. Save your work, or let it run longer.", id="more was granted since"
+        ),
+    ],
+)
+def test_a_server_whose_hours_are_used_up_says_so_while_that_is_so(longer: int, want: str) -> None:
+    ending = replace(RUNNING, noticed_at=START, ends_at=START + 10 * MINUTE)
+    extensions = {"l1": [(30, End(ending.ends_at + longer))]}
+    (line,) = page(leases=[ending], notices={"l1": "budget-spent"}, extensions=extensions).servers
+    assert line.notice.startswith(want)
+
+
+def test_whoever_waits_is_not_told_to_try_again_later() -> None:
+    (line,) = page(tickets=[TICKET]).tickets
+    assert line.told is not None
+    assert (bool(line.told.sentence), line.told.next_step) == (True, "")
 
 
 def test_what_ends_within_minutes_stands_first_and_alarms() -> None:

@@ -150,6 +150,17 @@ def test_the_end_is_announced_once_ten_minutes_before_and_does_not_move(centre: 
     assert (centre.lease().ends_at, centre.lease().noticed_at) == (lease.ends_at, notice.at)
 
 
+def test_a_server_that_its_hours_end_is_told_so_and_ends_for_that(centre: Centre) -> None:
+    centre.load(TIGHT)
+    lease = centre.start(minutes=90)
+    assert lease.ends_at == START + HOUR, "the day has one GPU-hour"
+    centre.tick(50 * MINUTE)
+    (notice,) = centre.entries(EntryKind.NOTICED)
+    assert (notice.why, centre.lease().ends_at) == (Code.BUDGET_SPENT, lease.ends_at)
+    centre.tick(10 * MINUTE)
+    assert (centre.lease().state, centre.lease().reason) == (LeaseState.ENDING, "budget-spent")
+
+
 def test_an_extended_lease_is_reminded_again(centre: Centre) -> None:
     lease = centre.start(minutes=15)
     centre.tick(5 * MINUTE)
