@@ -57,7 +57,7 @@ class PageSettings:
     """What the pages are told.
 
     `person_line` gets the name of who is signed in, `server_line` a spawner and a language, `ended_line` person,
-    server and language; all are called while a page is drawn and must answer at once (from memory).
+    server and language, `first_again` person and server; all are called while a page is drawn and must answer at once (from memory).
     """
 
     brand: str = "Hangang Hub"
@@ -69,6 +69,7 @@ class PageSettings:
     person_line: Callable[[str], PersonLine | None] = lambda name: None
     server_line: Callable[[Any, Language], str] = lambda spawner, language: ""
     ended_line: Callable[[str, str, Language], str] = lambda person, server, language: ""
+    first_again: Callable[[str, str], bool] = lambda person, server: False
 
 
 def template_paths() -> list[str]:
@@ -167,6 +168,10 @@ class PageVars:
     def ended_line(self, context: Context, user: Any, server: str) -> str:
         """Why a server of theirs ended; empty where that is not known."""
         return self._settings.ended_line(user.name, server, self.language(context))
+
+    def first_again(self, user: Any, server: str) -> bool:
+        """Whether it was taken back, and they wait for the next."""
+        return self._settings.first_again(user.name, server)
 
     def person_line(self, user: Any) -> PersonLine | None:
         return self._settings.person_line(user.name) if user is not None else None

@@ -17,6 +17,7 @@ from hub_ext.profiles.selection import BadSelection
 from hub_ext.profiles.service import Chosen, Menu, Profiles
 from hub_ext.profiles.start import start_page
 from hub_ext.profiles.view import Hours, PoolChoice, StartFacts, StartPage
+from hub_ext.quota.codes import Ended
 from hub_ext.quota.explain import (
     Explanation,
     Titles,
@@ -101,6 +102,10 @@ class PageWords:
         """Why this person's server ended; empty where that is not known."""
         why = self._ends.get((person, server))
         return "" if why is None else str(explain_release(why, translator(language)))
+
+    def first_again(self, person: str, server: str) -> bool:
+        """Whether this person's server was taken back: they are first in line for the next."""
+        return self._ends.get((person, server)) == Ended.TAKEN_BACK
 
     def waiting(self, what: str, language: Language) -> str:
         return explain_waiting(what, translator(language))

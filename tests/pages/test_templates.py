@@ -312,3 +312,17 @@ def test_a_server_that_ended_says_why_on_the_page_its_owner_comes_to(draw: Draw,
     assert {(person, server) for person, server, _ in asked} == {("student", "second")}
     other = draw("not_running.html", Handler(language), settings=settings, server_name="", **known)
     assert translator(language)("Its time may have ended, or it was stopped. Your files are kept.") in other
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_whoever_is_first_in_line_again_is_led_to_their_place(draw: Draw, language: Language) -> None:
+    settings = PageSettings(first_again=lambda person, server: (person, server) == ("student", ""))
+    known = {"failed": False, "failed_html_message": "", "failed_message": ""}
+    say = translator(language)
+    page = draw("not_running.html", Handler(language), settings=settings, server_name="", **known)
+    assert say("See my place in line") in page
+    assert say("Start something else instead") in page
+    assert 'services/desk/mine"' in page
+    other = draw("not_running.html", Handler(language), settings=settings, server_name="second", **known)
+    assert say("See my place in line") not in other
+    assert say("Start it") in other

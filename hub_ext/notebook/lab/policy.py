@@ -143,6 +143,7 @@ def _words(say: Speaker) -> dict[str, str]:
     return {
         "region": say("Time of this server"),
         "left": say("{time} left"),
+        "over": say("It has ended; your files are kept."),
         "working": say("Extending …"),
         "lost": say("This notebook's server does not answer. Try again in a minute."),
     }

@@ -88,6 +88,7 @@
       this.busy = false;
       this.answer = "";
       this.spoken = new Set();
+      this.over = false;
       this.node.classList.add("hangang-bar");
       this.node.setAttribute("role", "region");
       this.inside = element("div", "hangang-bar-inside");
@@ -171,6 +172,7 @@
         this.widget.hide();
         return;
       }
+      this.over = false;
       this.node.dataset.mood = view.mood;
       this.node.lang = view.language;
       this.polite.lang = this.urgent.lang = view.language;
@@ -204,7 +206,20 @@
       );
     }
 
+    /** The time is over, and the server does not answer any more. */
+    end() {
+      this.over = true;
+      this.extend.hidden = true;
+      write(this.note, "");
+      write(this.left, this.view.words.over);
+      write(this.polite, this.view.words.over);
+      this.fit();
+    }
+
     tick(seconds) {
+      if (this.over) {
+        return;
+      }
       const text = this.view.words.left.replace("{time}", clock(seconds));
       write(this.left, text);
       for (const mark of SPOKEN) {
@@ -325,6 +340,9 @@
         pause = Math.min(SLOWEST, 5 * 2 ** failures);
         if (failures === 1) {
           console.warn(problem);
+        }
+        if (bar.matters && endsAt !== null && performance.now() >= endsAt) {
+          bar.end();
         }
       }
       if (timer === token) {
