@@ -104,15 +104,16 @@ def _ledger(txn: Transaction, leases: Iterable[Lease]) -> Ledger:
 
 
 def _hours_end(budgets: Budgets, lease: Lease, now: Instant) -> bool:
-    """Whether a budget has nothing for the lease after its end: that is why it ends, and not later."""
-    if not lease.cost:
-        return False
+    """Whether a budget has less for the lease after its end than a start needs: that is why it ends, and not later."""
     path = [name for name in lease.path if name in budgets.policy.pools]
+    if not lease.cost or not path:
+        return False
+    least = budgets.policy.session(path[0]).min
     states = (budgets.state(of, now) for of in binding(budgets.policy, path, lease.person))
     return any(
         state is not None
         and lease.ends_at < state.window.end
-        and state.lasts_until(lease.cost, max(now, lease.ends_at)) <= lease.ends_at
+        and state.lasts_until(lease.cost, max(now, lease.ends_at)) < lease.ends_at + least
         for state in states
     )
 

@@ -169,7 +169,7 @@ def _notice(facts: LeaseFacts, say: Speaker) -> Notice | None:
                 time=time,
             ),
         )
-    if facts.notice_why == "budget-spent" and (facts.longest is None or facts.longest <= lease.ends_at):
+    if facts.notice_why == "budget-spent" and not _much_longer(facts):
         words = say(
             "Ends at {time}: its GPU-hours are used up then. Save your work, or ask for more hours.",
             time=time,
@@ -180,6 +180,13 @@ def _notice(facts: LeaseFacts, say: Speaker) -> Notice | None:
         at=at,
         sentence=say("Ends at {time}. Save your work, or let it run longer.", time=time),
     )
+
+
+def _much_longer(facts: LeaseFacts) -> bool:
+    """Whether hours were granted since it was told that they are used up."""
+    lease, pools = facts.lease, facts.policy.pools
+    least = facts.policy.session(lease.pool).min if lease.pool in pools else 0
+    return facts.longest is not None and facts.longest > lease.ends_at + least
 
 
 def _extend(facts: LeaseFacts, say: Speaker) -> Extend | None:

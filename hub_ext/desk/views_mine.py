@@ -226,12 +226,19 @@ def _notice(facts: MineFacts, lease: Lease, say: Speaker) -> str:
             "first in line for the next.",
             time=time,
         )
-    if facts.notices.get(lease.id) == Code.BUDGET_SPENT.value and not _longer(facts, lease, say)[0]:
+    if facts.notices.get(lease.id) == Code.BUDGET_SPENT.value and not _much_longer(facts, lease):
         return say(
             "Ends at {time}: its GPU-hours are used up then. Save your work, or ask for more hours.",
             time=time,
         )
     return say("Ends at {time}. Save your work, or let it run longer.", time=time)
+
+
+def _much_longer(facts: MineFacts, lease: Lease) -> bool:
+    """Whether hours were granted since it was told that they are used up."""
+    least = facts.policy.session(lease.pool).min if lease.pool in facts.policy.pools else 0
+    ends = [outcome.at for _, outcome in facts.extensions.get(lease.id, ()) if isinstance(outcome, End)]
+    return max(ends, default=0) > lease.ends_at + least
 
 
 def _borrowed(facts: MineFacts, lease: Lease, say: Speaker) -> str:

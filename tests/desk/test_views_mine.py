@@ -134,6 +134,7 @@ def test_a_notice_says_why_and_when(changes: dict[str, Any], want: str) -> None:
     ("longer", "want"),
     [
         pytest.param(0, "Ends at 09:10: its GPU-hours are used up then.", id="nothing is left"),
+        pytest.param(5, "Ends at 09:10: its GPU-hours are used up then.", id="what its start took longer"),
         pytest.param(
             HOUR, "Ends at 09:10. Save your work, or let it run longer.", id="more was granted since"
         ),

@@ -14,6 +14,7 @@ from hub_ext.desk.clockwork import ENDS_SOON
 from hub_ext.quota.budget import LONGEST_SLICE, local_date
 from hub_ext.quota.ledger import EntryKind
 from hub_ext.quota.model import LeaseState
+from hub_ext.quota.service import run
 from tests.services.desk.centre import GPU_SECOND, HOUR, MINUTE, POLICY, START, STUDENT, Centre
 
 TIGHT = POLICY.replace("hours: 100, period: day", "hours: 1, period: day")
@@ -150,11 +151,17 @@ def test_the_end_is_announced_once_ten_minutes_before_and_does_not_move(centre: 
     assert (centre.lease().ends_at, centre.lease().noticed_at) == (lease.ends_at, notice.at)
 
 
-def test_a_server_that_its_hours_end_is_told_so_and_ends_for_that(centre: Centre) -> None:
+@pytest.mark.parametrize("slow", [0, 20], ids=["at once", "after a start that took its time"])
+def test_a_server_that_its_hours_end_is_told_so_and_ends_for_that(centre: Centre, slow: int) -> None:
     centre.load(TIGHT)
-    lease = centre.start(minutes=90)
+    lease = centre.book("l1", minutes=90)
     assert lease.ends_at == START + HOUR, "the day has one GPU-hour"
-    centre.tick(50 * MINUTE)
+    centre.clock.at += slow  # what is left over is too little for anything
+    process = centre.world.start("l1", centre.clock.at)
+    centre.hub.known["student", "l1"] = None
+    centre.admission.change("l1", run(process.handle, process.node))
+    centre.clock.at = START + 50 * MINUTE
+    centre.tick()
     (notice,) = centre.entries(EntryKind.NOTICED)
     assert (notice.why, centre.lease().ends_at) == (Code.BUDGET_SPENT, lease.ends_at)
     centre.tick(10 * MINUTE)
