@@ -10,7 +10,8 @@ import pytest
 from hub_ext.core.decision import Admit, Code, Decision, Wait
 from hub_ext.core.people import Person
 from hub_ext.factory import Factory
-from hub_ext.profiles.service import Profiles
+from hub_ext.profiles.service import Menu, Profiles
+from hub_ext.quota.model import Outlook
 from hub_ext.quota.service import Admission
 from tests.services.store.city import check_laws
 from tests.support.fakes import HandClock
@@ -95,3 +96,22 @@ async def give_up(profiles: Profiles, person: str) -> None:
         await profiles.admission.release(lease.id)
     for ticket in tickets:
         await profiles.admission.leave(ticket.id, person)
+
+
+async def test_ones_own_place_in_line_keeps_nothing_from_what_would_take_it(profiles: Profiles) -> None:
+    """While room is made for somebody, it is kept for them; they themselves may take something else instead."""
+    for server in ("a", "b"):
+        assert isinstance(await start(profiles, "operator", "h200", server), Admit)
+    assert isinstance(await start(profiles, "operator", "h200", "c"), Wait)
+    with profiles.admission.store.booking() as txn:
+        (ticket,) = txn.tickets(person="operator")
+        txn.put_outlooks({ticket.id: Outlook("no-node-free", {}, place=1, reclaims=("another's",))})
+
+    def of_cpu_small(menu: Menu) -> Decision:
+        return next(found for (slug, _, _), found in menu.decisions.items() if slug == "cpu-small")
+
+    kept = of_cpu_small(await profiles.menu("operator"))
+    assert isinstance(kept, Wait)
+    assert kept.code is Code.OTHERS_WAITING
+    own = await profiles.menu("operator", instead_of=ticket.id)
+    assert isinstance(of_cpu_small(own), Admit)
