@@ -13,7 +13,7 @@ from hub_ext.core.errors import BadInput
 from hub_ext.quota.calendar import Amber, Answer, Picture, Red, decide_reservation
 from hub_ext.quota.model import Lease, Reservation
 from hub_ext.quota.ports import Transaction
-from hub_ext.quota.windows import account_id, accrue_unused, cancel, reserve
+from hub_ext.quota.windows import account_id, accrue_unused, cancel, reserve, tell
 
 
 def ask_to_reserve(txn: Transaction, wanted: Reservation, now: Instant, *, who: str) -> Answer:
@@ -21,11 +21,13 @@ def ask_to_reserve(txn: Transaction, wanted: Reservation, now: Instant, *, who: 
     if any(one.id == wanted.id for one in txn.reservations(now)):
         raise BadInput(f"There is a reservation {wanted.id} already; choose another id")
     wanted = replace(wanted, made_by=who, made_at=now, approved=False, approved_by="", shrunk_to=None)
-    answer = _decided(txn, wanted, now)
+    answer = answer_to(txn, wanted, now)
     if isinstance(answer, Red):
         return answer
     txn.put_reservations([wanted])
-    if not isinstance(answer, Amber):
+    if isinstance(answer, Amber):
+        _tell(txn, wanted, now, "asked", who)
+    else:
         _count(txn, replace(wanted, approved=True), answer, now, who)
     return answer
 
@@ -38,7 +40,7 @@ def approve(txn: Transaction, reservation_id: str, now: Instant, *, who: str) ->
     wanted = next((one for one in txn.reservations(now) if one.id == reservation_id), None)
     if wanted is None or wanted.approved:
         raise BadInput(f"There is no reservation {reservation_id} that waits to be approved")
-    answer = _decided(txn, wanted, now)
+    answer = answer_to(txn, wanted, now)
     if not isinstance(answer, Red):
         _count(txn, replace(wanted, approved=True, approved_by=who), answer, now, who)
     return answer
@@ -60,15 +62,24 @@ def give_up(txn: Transaction, reservation_id: str, now: Instant, *, who: str) ->
         cancel(ledger, known, txn.live_leases(), now, who=who)
         promoted = ledger.promote(txn.borrowed_leases(txn.policy.pools), now)
         txn.save(ledger, [*promoted, *([account] if account is not None and account != former else [])])
+    else:
+        _tell(txn, known, now, "withdrawn", who)
     txn.drop_reservations([reservation_id])
 
 
-def _decided(txn: Transaction, wanted: Reservation, now: Instant) -> Answer:
+def answer_to(txn: Transaction, wanted: Reservation, now: Instant) -> Answer:
+    """What it would be answered now. Raises BadInput for a window that cannot be one."""
     picture = Picture(txn.policy, txn.live_leases(), txn.reservations(now))
     try:
         return decide_reservation(picture, wanted, now)
     except ValueError as error:
         raise BadInput(f"This cannot be reserved: {error}") from error
+
+
+def _tell(txn: Transaction, reservation: Reservation, now: Instant, what: str, who: str) -> None:
+    ledger = txn.ledger([])
+    tell(ledger, reservation, now, what, who=who)
+    txn.save(ledger, [])
 
 
 def _count(txn: Transaction, accepted: Reservation, answer: Answer, now: Instant, who: str) -> None:

@@ -96,7 +96,7 @@ def reserve(
                 ledger.tree.add(sums, other.pool, holds(other), str(reservation.start))
     sums.add(key, 1)
     count_ahead(ledger.tree, sums, reservation, reservation.amounts)
-    _tell(ledger, reservation, now, "made", who=who)
+    tell(ledger, reservation, now, "made", who=who)
 
 
 def cancel(
@@ -111,7 +111,7 @@ def cancel(
         _close(ledger, reservation.pool, reservation.id, leases)
     else:
         drop_start(policy, sums, policy.root(reservation.pool), reservation.start)
-    _tell(ledger, reservation, now, "cancelled", who=who)
+    tell(ledger, reservation, now, "cancelled", who=who)
 
 
 def turn_windows(
@@ -129,13 +129,13 @@ def turn_windows(
             pool, reservation_id = name
             _close(ledger, pool, reservation_id, leases)
             over = known.get(reservation_id) or Reservation(reservation_id, pool, {}, now, now)
-            _tell(ledger, over, now, "over")
+            tell(ledger, over, now, "over")
         elif order == _SHRINK:
             shrunk.append(_shrink(ledger, known[name[1]], now))
             known[name[1]] = shrunk[-1]
         else:
             _begin(ledger, known[name[1]], leases)
-            _tell(ledger, known[name[1]], now, "begun")
+            tell(ledger, known[name[1]], now, "begun")
     for key, _ in [item for item in ledger.sums.of_kind("starts") if int(item[0].period) <= now]:
         drop_start(ledger.policy, ledger.sums, key.item, int(key.period), all_of_them=True)
     return shrunk
@@ -296,7 +296,7 @@ def _shrink(ledger: Ledger, reservation: Reservation, now: Instant) -> Reservati
     for resource, amount in inside.items():
         count_reserved(ledger.tree, sums, pool, resource, reservation.id, reserved=amount)
     shrunk = replace(reservation, shrunk_to=inside)
-    _tell(ledger, shrunk, now, "shrunk")
+    tell(ledger, shrunk, now, "shrunk")
     return shrunk
 
 
@@ -304,7 +304,8 @@ def _shrinks_at(reservation: Reservation) -> Instant:
     return reservation.start + SHRINKS_AFTER
 
 
-def _tell(ledger: Ledger, reservation: Reservation, now: Instant, what: str, *, who: str = "") -> None:
+def tell(ledger: Ledger, reservation: Reservation, now: Instant, what: str, *, who: str = "") -> None:
+    """Write down a step of its life."""
     facts = {
         "reservation": reservation.id,
         "amounts": dict(holds(reservation)),
