@@ -112,6 +112,7 @@ borrowed = live & ~leases.c.guaranteed
 over = leases.c.state == literal_column("'released'")
 
 Index("leases_live", leases.c.booked_at, leases.c.id, sqlite_where=live, postgresql_where=live)
+Index("leases_live_by_end", leases.c.ends_at, leases.c.id, sqlite_where=live, postgresql_where=live)
 Index("leases_live_by_person", leases.c.person, sqlite_where=live, postgresql_where=live)
 Index(
     "leases_over_by_person", leases.c.person, leases.c.released_at, sqlite_where=over, postgresql_where=over

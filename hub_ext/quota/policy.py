@@ -5,7 +5,7 @@ A refusal is what waiting cannot cure. The checks are made in the order of `deci
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -512,27 +512,32 @@ def _extended_by_budgets(snapshot: Snapshot, lease: Lease, end: End, now: Instan
     return worst(objections) or end
 
 
-def first_end(decision: Decision, leases: Sequence[Lease], policy: Policy) -> Decision:
+def first_end(decision: Decision, leases: Iterable[Lease], policy: Policy) -> Decision:
     """A wait for room, with the end of the first lease that holds some of what is asked for."""
+    return first_end_among(decision, sorted(leases, key=lambda lease: lease.ends_at), policy)
+
+
+def first_end_among(decision: Decision, by_end: Iterable[Lease], policy: Policy) -> Decision:
+    """As `first_end`, of leases that come the first to end first; no more of them are looked at than are needed."""
     if not isinstance(decision, Wait) or decision.code not in (Code.POOL_FULL, Code.NO_NODE_FREE):
         return decision
-    pool = str(decision.facts["pool"])
-    tree = set(policy.tree(pool))
+    tree = set(policy.tree(str(decision.facts["pool"])))
     if decision.code is Code.POOL_FULL:
         wanted = {str(decision.facts["resource"])}
     else:
         wanted = {resource for resource, amount in decision.facts["asked"].items() if amount}
         if any(is_gpu(resource) for resource in wanted):
             wanted = {resource for resource in wanted if is_gpu(resource)}
-    ends = [
+    ends = (
         lease.ends_at
-        for lease in leases
+        for lease in by_end
         if lease.state is not LeaseState.RELEASED
-        and wanted & lease.amounts.keys()
+        and any(lease.amounts.get(resource) for resource in wanted)
         and (decision.code is Code.NO_NODE_FREE or lease.path[-1] in tree)
-    ]
-    at = policy.local(min(ends)) if ends else None
-    return replace(decision, facts={**decision.facts, "first_end": at})
+    )
+    at = next(ends, None)
+    first = None if at is None else policy.local(at)
+    return replace(decision, facts={**decision.facts, "first_end": first})
 
 
 def _limited(snapshot: Snapshot, ask: Ask) -> list[tuple[str, int]]:

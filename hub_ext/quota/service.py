@@ -7,7 +7,7 @@ spawners, the clock, the pages and the command line call.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -35,7 +35,7 @@ from hub_ext.quota.contention import WAITS_FOR_ROOM, contenders, in_its_place, w
 from hub_ext.quota.in_line import decide_in_line
 from hub_ext.quota.ledger import Entry, EntryKind, Ledger
 from hub_ext.quota.model import SERVER, Ask, Lease, LeaseState, Node, Outlook, Policy, Ticket
-from hub_ext.quota.policy import Snapshot, decide, decide_extension, first_end
+from hub_ext.quota.policy import Snapshot, decide, decide_extension, first_end_among
 from hub_ext.quota.ports import Store, Transaction
 from hub_ext.quota.queue import others_waiting_for
 from hub_ext.quota.record_keeping import Records
@@ -166,7 +166,7 @@ class Admission(Records):
         first_ends: bool = True,
         instead_of: str | None = None,
     ) -> Preview:
-        """`first_ends` False: a wait is told without the first end that could make room, which is dear to find.
+        """`first_ends` False: a wait is told without the first end that could make room.
         `instead_of` names a ticket of theirs that each of the asks would take the place of.
         """
         with self.store.reading() as txn:
@@ -189,15 +189,19 @@ class Admission(Records):
                 own,
                 txn.reservations(now),
             )
-            live, waiting = cache(txn.live_leases), txn.tickets(codes=WAITS_FOR_ROOM)
-            waiting = [ticket for ticket in waiting if ticket.id != instead_of]
+            live, by_end = cache(txn.live_leases), LeasesByEnd(txn)
             decisions = {}
+
+            @cache
+            def waiting() -> list[Ticket]:
+                return [one for one in txn.tickets(codes=WAITS_FOR_ROOM) if one.id != instead_of]
+
             for ask in asks:
                 decision, _ = with_devices(decide(snapshot, ask, now), ask, nodes, live)
-                if isinstance(decision, Admit) and contenders(policy, ask, decision, waiting, now):
+                if isinstance(decision, Admit) and contenders(policy, ask, decision, waiting(), now):
                     # The line decides, and may well admit it: said is what is sure.
                     decision = Wait(Code.OTHERS_WAITING, {"pool": ask.pool})
-                decisions[ask.id] = _first_end(decision, live, policy) if first_ends else decision
+                decisions[ask.id] = first_end_among(decision, by_end, policy) if first_ends else decision
             return Preview(now, policy, decisions, self._budgets_of(ledger, person, now), own, nodes)
 
     def _budgets_of(self, ledger: Ledger, person: Person, now: Instant) -> list[BudgetState]:
@@ -353,6 +357,30 @@ def claim(who: str) -> Change:
     return change
 
 
+class LeasesByEnd:
+    """The live leases, the first to end first: read as far as anybody looks, and each once."""
+
+    def __init__(self, txn: Transaction) -> None:
+        self._txn = txn
+        self._read: list[Lease] = []
+        self._whole = False
+
+    def __iter__(self) -> Iterator[Lease]:
+        place = 0
+        while place < len(self._read) or self._read_on():
+            yield self._read[place]
+            place += 1
+
+    def _read_on(self) -> bool:
+        if self._whole:
+            return False
+        after = (self._read[-1].ends_at, self._read[-1].id) if self._read else None
+        further = self._txn.live_by_end(after)
+        self._read += further
+        self._whole = not further
+        return bool(further)
+
+
 # -- the steps of an admission ------------------------------------------------------------------------------------
 
 
@@ -399,7 +427,7 @@ def _decide(
                 return in_line, (), None
     decision, devices = with_devices(decision, ask, nodes, live)
     if isinstance(decision, Wait):
-        decision = first_end(decision, live(), policy)
+        decision = first_end_among(decision, LeasesByEnd(txn), policy)
         assert isinstance(decision, Wait)
         return decision, (), Outlook(decision.code.value, decision.facts)
     return decision, devices, None
@@ -436,10 +464,6 @@ def _wanted_by_others(txn: Transaction, lease: Lease) -> Wait | None:
         ticket = txn.ticket(lease.noticed_for)
         return Wait(Code.OTHERS_WAITING, {"pool": ticket.ask.pool if ticket is not None else lease.pool})
     return others_waiting_for(txn.policy, lease, txn.tickets(codes=WAITS_FOR_ROOM))
-
-
-def _first_end(decision: Decision, live: Callable[[], Sequence[Lease]], policy: Policy) -> Decision:
-    return first_end(decision, live(), policy) if isinstance(decision, Wait) else decision
 
 
 def _as_decision(lease: Lease) -> Admit:

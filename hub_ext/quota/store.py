@@ -25,6 +25,7 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -258,6 +259,13 @@ class SqlTransaction(HoursRows, WaitingRows):
         if pools is not None:
             conditions.append(tables.leases.c.pool.in_(sorted(set(pools))))
         return self._leases(*conditions)
+
+    def live_by_end(self, after: tuple[Instant, str] | None = None, limit: int = 100) -> list[Lease]:
+        columns = tables.leases.c
+        query = select(tables.leases).where(tables.live).order_by(columns.ends_at, columns.id).limit(limit)
+        if after is not None:
+            query = query.where(tuple_(columns.ends_at, columns.id) > after)
+        return [lease_of({**row}) for row in self._connection.execute(query).mappings()]
 
     def all_leases(self) -> list[Lease]:
         return self._leases()

@@ -15,7 +15,7 @@ from hub_ext.core.people import Person
 from hub_ext.quota.document import parse_policy
 from hub_ext.quota.ledger import EntryKind
 from hub_ext.quota.model import Ask, Device, Lease, LeaseState, Node
-from hub_ext.quota.service import Admission, Answer, end, run
+from hub_ext.quota.service import Admission, Answer, LeasesByEnd, end, run
 from hub_ext.quota.store import SqlStore
 from tests.services.desk.centre import GPU_SECOND, HOUR, POLICY, START, STUDENT, Centre
 from tests.support.databases import held_by_another
@@ -38,6 +38,38 @@ def admitted(centre: Centre, *args: Any, person: Person = STUDENT, **more: Any) 
 def machine(centre: Centre, gpus: int = 4, *, devices: int | None = None) -> None:
     found = tuple(Device(f"GPU-{number}", "h200") for number in range(gpus if devices is None else devices))
     centre.admission.put_nodes([Node("n1", {"gpu.h200": gpus * 1000, "cpu": 64_000}, found)])
+
+
+def test_the_first_end_is_looked_for_no_further_than_it_has_to_be(centre: Centre) -> None:
+    for number, minutes in enumerate((300, 120, 60)):
+        admitted(centre, f"a{number}", minutes=minutes)
+    pages: list[list[str]] = []
+    with centre.store.reading() as txn:
+        read = txn.live_by_end
+
+        def two_at_a_time(after: tuple[int, str] | None = None, limit: int = 2) -> list[Lease]:
+            found = read(after, limit)
+            pages.append([lease.id for lease in found])
+            return found
+
+        txn.live_by_end = two_at_a_time  # type: ignore[method-assign]
+        by_end = LeasesByEnd(txn)
+        assert next(iter(by_end)).id == "a2"
+        assert pages == [["a2", "a1"]]
+        assert [lease.id for lease in by_end] == [lease.id for lease in by_end] == ["a2", "a1", "a0"]
+        assert pages == [["a2", "a1"], ["a0"], []]
+
+
+def test_what_must_wait_is_told_the_first_end_of_what_holds_it(centre: Centre) -> None:
+    admitted(centre, "a", minutes=300)
+    admitted(centre, "b", minutes=120, gpus=2)
+    admitted(centre, "idle", gpus=0, minutes=60)
+    seen = centre.admission.preview_now(STUDENT, [ask("c"), ask("d")])
+    assert [decision.facts["first_end"] for decision in seen.decisions.values()] == [
+        seen.policy.local(START + 2 * HOUR)
+    ] * 2
+    quick = centre.admission.preview_now(STUDENT, [ask("c")], first_ends=False)
+    assert "first_end" not in quick.decisions["c"].facts
 
 
 # -- asking twice ------------------------------------------------------------------------------------------------------

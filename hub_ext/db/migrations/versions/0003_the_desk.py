@@ -19,6 +19,10 @@ def upgrade() -> None:
     op.create_index(
         "leases_over_by_person", "leases", ["person", "released_at"], sqlite_where=over, postgresql_where=over
     )
+    live = sa.text("state != 'released'")
+    op.create_index(
+        "leases_live_by_end", "leases", ["ends_at", "id"], sqlite_where=live, postgresql_where=live
+    )
     op.add_column("leases", sa.Column("noticed_for", sa.Text()))
     op.add_column("leases", sa.Column("ends_unless_taken", sa.BigInteger()))
     op.add_column("leases", sa.Column("unclaimed", sa.Boolean(), nullable=False, server_default=sa.false()))
