@@ -29,10 +29,11 @@ from hub_ext.factory import Factory, load_documents
 from hub_ext.language import translator
 from hub_ext.quota.budget import first_instant
 from hub_ext.quota.model import Lease, LeaseState, Policy
+from hub_ext.quota.numbers import pool_numbers
 from hub_ext.quota.ports import UsageRow
 from hub_ext.quota.scenario import load_scenario
 from hub_ext.quota.service import end
-from hub_ext.quota.simulate import Outcome, play, pool_numbers
+from hub_ext.quota.simulate import Outcome, play
 from hub_ext.quota.tree import tree_of
 from hub_ext.settings import HUB_SCHEMA, load_settings, new_secrets
 

@@ -17,8 +17,8 @@ from hub_ext.profiles.catalogue import Catalogue
 from hub_ext.quota.booking import recent_use
 from hub_ext.quota.ledger import Entry
 from hub_ext.quota.model import Node, Policy
+from hub_ext.quota.numbers import budget_states
 from hub_ext.quota.ports import Store, Transaction
-from hub_ext.quota.simulate import budget_states
 
 NOWHERE: Final = 50
 """So many leases without a machine are listed."""

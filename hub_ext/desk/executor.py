@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from hub_ext.core.clock import Instant
-from hub_ext.core.decision import Admit, Refuse
+from hub_ext.core.decision import Admit, Refuse, plain
 from hub_ext.core.people import Person
 from hub_ext.quota.booking import Options, book, loaded, path_of, people_of, ticket_over, with_devices
 from hub_ext.quota.codes import TicketEnd
@@ -19,7 +19,6 @@ from hub_ext.quota.model import SERVER, Lease, LeaseState, Node, Outlook, Reserv
 from hub_ext.quota.plan import Plan, Turn
 from hub_ext.quota.policy import Snapshot, decide
 from hub_ext.quota.ports import Transaction
-from hub_ext.quota.simulate import plain
 
 
 @dataclass

@@ -15,10 +15,10 @@ from hub_ext.desk.usage import gpu_hours
 from hub_ext.quota.budget import BudgetOf, BudgetState, local_date
 from hub_ext.quota.ledger import Ledger
 from hub_ext.quota.model import Grant, HoursRequest, Policy, RequestState
+from hub_ext.quota.numbers import pool_numbers
 from hub_ext.quota.ports import Store
 from hub_ext.quota.ports_hours import UsageScope
 from hub_ext.quota.requests import overdue
-from hub_ext.quota.simulate import pool_numbers
 
 SPANS: Final = (14, 30, 90)
 """So many days the hours can be looked at over; the first is what is shown."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from hub_ext.core.clock import MINUTE, Instant
-from hub_ext.core.decision import Admit, Code, Decision, Refuse, Wait
+from hub_ext.core.decision import Admit, Code, Decision, Refuse, Wait, plain
 from hub_ext.core.people import Person
 from hub_ext.quota.budget import first_instant, local_date
 from hub_ext.quota.codes import Ended, TicketEnd
@@ -18,7 +18,6 @@ from hub_ext.quota.ledger import TAKEN_BACK, Entry, EntryKind, Ledger
 from hub_ext.quota.model import SERVER, Ask, Lease, Node, Outlook, Policy, Ticket
 from hub_ext.quota.ports import Transaction
 from hub_ext.quota.queue import Recent, decayed, put_back
-from hub_ext.quota.simulate import plain
 
 Options = Mapping[str, Any]
 HALF_LIVES: Final = 10

@@ -13,9 +13,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, select, update
 
 from hub_ext.core.clock import Instant
+from hub_ext.core.decision import plain
 from hub_ext.db import tables
 from hub_ext.quota.model import Ask, Eta, Lease, Outlook, Reservation, Ticket
-from hub_ext.quota.simulate import plain
 
 MOST_IDS = 500
 """So many ids are named in one statement."""

@@ -18,7 +18,7 @@ from hub_ext.desk.centre import read_live
 from hub_ext.desk.live_scenario import live_scenario
 from hub_ext.desk.what_if import LONGEST_TEXT, Busy, TookTooLong, WhatIf, answer_to
 from hub_ext.quota.model import Ask, Eta, Reservation
-from hub_ext.quota.simulate import pool_numbers
+from hub_ext.quota.numbers import pool_numbers
 from tests.desk.lively import NEIGHBOUR, OPERATOR_PERSON, POLICY, START, STUDENT, TOKEN, Lively, lively
 from tests.support.databases import Database
 

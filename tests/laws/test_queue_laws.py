@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hub_ext.core.decision import Admit, Code
-from hub_ext.quota import simulate
+from hub_ext.quota import played_line
 from hub_ext.quota.counting import is_guaranteed
 from hub_ext.quota.document import mapping_document
 from hub_ext.quota.ledger import Ledger
@@ -23,6 +23,7 @@ from hub_ext.quota.policy import Snapshot
 from hub_ext.quota.queue import ROOM
 from hub_ext.quota.reclaim import may_be_taken, reclaim_set
 from hub_ext.quota.scenario import scenario_of
+from hub_ext.quota.simulate import play
 from hub_ext.quota.stage import Room, Stage
 from hub_ext.quota.sums import Sums
 from tests.support.cities import crowded
@@ -39,8 +40,8 @@ def look_at_plans(data: dict[str, Any], look: Callable[[Scene, Plan, int], None]
             look(scene, found, now)
             return found
 
-        patch.setattr(simulate, "plan", watched)
-        simulate.play(scenario_of(mapping_document(data, "scenario"), Path()))
+        patch.setattr(played_line, "plan", watched)
+        play(scenario_of(mapping_document(data, "scenario"), Path()))
 
 
 def after(scene: Scene, found: Plan, now: int) -> Scene:
