@@ -74,6 +74,8 @@ class _Replay:
         renewals = {at for ticket in self.left.values() if (at := renewal(outlooks[ticket.id])) is not None}
         self.moments = sorted(renewals | {hold.eta for hold in self.holds.values()}, reverse=True)
         self.found: dict[str, Instant] = {}
+        self.blocked: set[str] = set()
+        """Those who stand behind a hold: what starts only ever takes room, so that they do until it is over."""
 
     def play(self) -> dict[str, Instant]:
         for _ in range(MOST_MOMENTS):
@@ -97,23 +99,32 @@ class _Replay:
         return moment
 
     def _start_all(self, now: Instant) -> None:
-        asks = {shape_of(ticket.ask): ticket.ask for ticket in self.left.values()}
+        trying = [
+            ticket
+            for ticket in self.left.values()
+            if ticket.id not in self.blocked
+            and (ticket.id not in self.holds or now >= self.holds[ticket.id].eta)
+        ]
+        asks = {shape_of(ticket.ask): ticket.ask for ticket in trying}
         full: set[Shape] = {shape for shape, ask in asks.items() if not self.stage.has_room(ask)}
         if len(full) == len(asks):
             return
-        line = Line.of(self.stage, self.left.values(), self.recent)
+        line = Line.of(self.stage, trying, self.recent)
         while (ticket := line.pop()) is not None:
-            hold = self.holds.get(ticket.id)
             shape = shape_of(ticket.ask)
-            if shape in full or (hold is not None and now < hold.eta):
+            if shape in full:
                 continue
             if not self.stage.has_room(ticket.ask):
                 full.add(shape)
                 continue
             decision = self.stage.decide(ticket.ask, now)
-            if isinstance(decision, Admit) and self._may_pass(ticket, decision):
+            if not isinstance(decision, Admit):
+                continue
+            if self._may_pass(ticket, decision):
                 self._start(ticket, decision, now)
                 line.changed()
+            else:
+                self.blocked.add(ticket.id)
 
     def _may_pass(self, ticket: Ticket, decision: Admit) -> bool:
         return all(hold.lets_pass(ticket, decision) for hold in self.holds.values())
@@ -122,7 +133,8 @@ class _Replay:
         lease = self.stage.book(ticket.ask, decision, now, running=True)
         self.found[ticket.id] = now
         del self.left[ticket.id]
-        self.holds.pop(ticket.id, None)
+        if self.holds.pop(ticket.id, None) is not None:
+            self.blocked.clear()
         for hold in self.holds.values():
             if lease.ends_at > hold.eta:
                 hold.after.add(lease)
