@@ -6,7 +6,7 @@ Never a guess: whoever's turn follows from nothing that is known has no time.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import count
 from typing import Final
@@ -47,10 +47,13 @@ def turns_to_come(
     holds: Iterable[Hold],
     ends: Ends,
     recent: Recent,
+    wanted: Collection[str],
 ) -> dict[str, Instant]:
-    """By ticket, when its turn comes if nobody else asks and everything ends when it has to."""
-    replay = _Replay(stage, waiting, outlooks, holds, ends, recent)
-    return replay.play()
+    """By ticket, when its turn comes if nobody else asks and everything ends when it has to.
+
+    Played until those that are `wanted` are known; others that were found on the way are told as well.
+    """
+    return _Replay(stage, waiting, outlooks, holds, ends, recent).play(wanted)
 
 
 class _Replay:
@@ -77,10 +80,10 @@ class _Replay:
         self.blocked: set[str] = set()
         """Those who stand behind a hold: what starts only ever takes room, so that they do until it is over."""
 
-    def play(self) -> dict[str, Instant]:
+    def play(self, wanted: Collection[str]) -> dict[str, Instant]:
         for _ in range(MOST_MOMENTS):
             moment = self._next_moment()
-            if moment is None or not self.left:
+            if moment is None or self.left.keys().isdisjoint(wanted):
                 break
             self._start_all(moment)
         return self.found

@@ -6,7 +6,7 @@ it, or has what others borrowed taken back for it. Doing what a plan says and pl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from hub_ext.core.clock import Instant
@@ -72,11 +72,12 @@ class Plan:
     outlooks: Mapping[str, Outlook] = field(default_factory=dict)
 
 
-def plan(scene: Scene, now: Instant, *, brief: bool = False) -> Plan:
+def plan(scene: Scene, now: Instant, *, brief: bool = False, times_of: Collection[str] | None = None) -> Plan:
     """What to do now with every ticket; nothing at all where nobody waits and nothing is being taken back.
 
     `brief`, for long lines between two whole looks: the same happens, but only those have a time whose turn is promised,
     and whoever waited for room behind somebody of the same pool and size is not asked anew for what else they wait.
+    `times_of`: whose expected times are wanted; None: of all.
     """
     run = _Planning(scene, now, brief=brief)
     # 1. What is being taken back for somebody stays theirs, and whoever was patient holds what they need.
@@ -90,7 +91,7 @@ def plan(scene: Scene, now: Instant, *, brief: bool = False) -> Plan:
     # 4. Places, and when the others may expect their turn.
     run.number()
     if not brief:
-        run.expect()
+        run.expect(times_of)
     return run.result()
 
 
@@ -375,16 +376,23 @@ class _Planning:
             place = counted[root] = counted.get(root, 0) + 1
             self.outlooks[ticket.id] = replace(self.outlooks[ticket.id], place=place)
 
-    def expect(self) -> None:
+    def expect(self, times_of: Collection[str] | None) -> None:
+        wanted = {
+            name
+            for name, outlook in self.outlooks.items()
+            if outlook.eta is None and (times_of is None or name in times_of)
+        }
+        if not wanted:
+            return
         ends = [
             (self.taken[lease.id][1] if lease.id in self.taken else lease.ends_at, lease)
             for lease in self.stage.leases.values()
         ]
         ends.sort(key=lambda end: (end[0], end[1].id))
         holds = self.holds.values()
-        turns = turns_to_come(self.stage, self.waiting, self.outlooks, holds, ends, self.scene.recent)
+        turns = turns_to_come(self.stage, self.waiting, self.outlooks, holds, ends, self.scene.recent, wanted)
         for ticket_id, at in turns.items():
-            if self.outlooks[ticket_id].eta is None:
+            if ticket_id in wanted:
                 self.outlooks[ticket_id] = replace(self.outlooks[ticket_id], eta=Eta(at, "expected"))
 
     # -- outlooks --------------------------------------------------------------------------------------------------

@@ -64,7 +64,7 @@ class PlayedLine(PlayedWindows):
     def _ask(self, ask: Ask, count: int, shows_up: Seconds | None) -> None:
         ticket = self.tickets.get(ask.id)
         if ticket is not None and (ask.id not in self.answers or ticket.put_back):
-            self.transcript.answer_waiting(ask.id, ticket.outlook)
+            self.transcript.answer_waiting(ask.id, self._plan(ask.id).outlooks.get(ask.id, ticket.outlook))
             return
         if ask.id in self.answers or ask.id in self.leases:
             self.transcript.answer(ask.id, self.answers.get(ask.id) or self._as_answer(self.leases[ask.id]))
@@ -83,7 +83,7 @@ class PlayedLine(PlayedWindows):
     def _join(self, ticket: Ticket) -> None:
         """A new ask is decided in the order of all who wait."""
         self._wait(ticket)
-        found = self._plan()
+        found = self._plan(ticket.id)
         turns = [turn for turn in found.turns if turn.ticket.id == ticket.id]
         for turn in turns:
             self._book(turn.ask, ticket.id, turn.decision)
@@ -153,7 +153,8 @@ class PlayedLine(PlayedWindows):
         self.plan_is_due = self._enact(self._plan())
         return self.plan_is_due
 
-    def _plan(self) -> Plan:
+    def _plan(self, *times_of: str) -> Plan:
+        """`times_of`: the asks whose expected times are told."""
         self._accrue()
         self.recent.count(self.ledger.charges, self.leases, self.policy, self.now)
         people = self.people
@@ -171,7 +172,7 @@ class PlayedLine(PlayedWindows):
         tickets = tuple(self.tickets.values())
         recent = self.recent.of(tickets, self.policy.queue.half_life, self.now)
         scene = Scene(snapshot, tuple(self.live.values()), tickets, recent, snapshot.reservations)
-        return plan(scene, self.now)
+        return plan(scene, self.now, times_of=times_of)
 
     def _enact(self, found: Plan, besides: str | None = None) -> bool:
         """Do what a plan says, but for one ticket's turns, which were taken. Whether anything happened."""

@@ -35,10 +35,9 @@ def look_at_plans(data: dict[str, Any], look: Callable[[Scene, Plan, int], None]
     """Play the file, with a look at each plan that is made on the way."""
     with pytest.MonkeyPatch.context() as patch:
 
-        def watched(scene: Scene, now: int) -> Plan:
-            found = plan(scene, now)
-            look(scene, found, now)
-            return found
+        def watched(scene: Scene, now: int, **told: Any) -> Plan:
+            look(scene, plan(scene, now), now)
+            return plan(scene, now, **told)
 
         patch.setattr(played_line, "plan", watched)
         play(scenario_of(mapping_document(data, "scenario"), Path()))
