@@ -252,7 +252,7 @@ def _gone(lease: Lease, now: Instant) -> int:
 
 
 def _longer(facts: MineFacts, lease: Lease, say: Speaker) -> tuple[tuple[Longer, ...], str]:
-    """The extensions that are possible, each end once; where there are none, why."""
+    """The extensions that are possible and worth it, each end once; where there are none, why."""
     if lease.noticed_for is not None:
         return (), say("Somebody whose share it is waits for it.")
     choices: dict[Instant, Longer] = {}
@@ -260,7 +260,10 @@ def _longer(facts: MineFacts, lease: Lease, say: Speaker) -> tuple[tuple[Longer,
     for minutes, outcome in facts.extensions.get(lease.id, ()):
         if not isinstance(outcome, End):
             objection = objection or why_not(facts, outcome, say)
-        elif outcome.at > lease.ends_at and outcome.at not in choices:
+        elif outcome.at < lease.ends_at + MINUTE:
+            if outcome.cut_by is not None and outcome.cut_by.get("kind") == "budget":
+                objection = objection or say("Its GPU-hours are used up then.")
+        elif outcome.at not in choices:
             label = say(
                 "until {time} (+{longer})",
                 time=say.moment(outcome.at, facts.now),

@@ -286,6 +286,8 @@ def over_page(
     }
     heading = headings.get(why, say("This cannot be started any more"))
     code = next((known for known in Code if known.value == why), None)
+    if why == TicketEnd.LEFT:  # which the heading says already
+        return OverPage(heading, Explanation(explain_ticket_end(why, say).next_step))
     if code is None or over is None:
         return OverPage(heading, explain_ticket_end(why, say))
     return OverPage(heading, explain(code, over.facts.get("facts", {}), say, titles=titles, now=now))

@@ -182,6 +182,18 @@ def test_extensions_are_offered_once_for_each_end() -> None:
         ),
         pytest.param(
             {},
+            [(30, End(RUNNING.ends_at + 20))],
+            "as late as a server here may run",
+            id="less than a minute longer",
+        ),
+        pytest.param(
+            {},
+            [(30, End(RUNNING.ends_at + 20, {"kind": "budget", "pool": "univ"}))],
+            "Its GPU-hours are used up then.",
+            id="less than a minute of hours is left",
+        ),
+        pytest.param(
+            {},
             [(30, Wait(Code.OTHERS_WAITING, {"pool": "univ"}))],
             "Others who came first",
             id="others wait for it",
