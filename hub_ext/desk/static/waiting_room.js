@@ -5,6 +5,7 @@
   const address = room.dataset.address;
   const part = (name) => room.querySelector(`[data-part="${name}"]`);
   const AROUND_SECONDS = 30;
+  const SLOWEST = 8000;
 
   const put = (name, text) => {
     const place = part(name);
@@ -54,10 +55,15 @@
       // The browser tries again by itself, but for an answer that is no stream: then look at the page itself.
       if (source.readyState === EventSource.CLOSED) {
         trouble(true);
-        setTimeout(() => look(), pause);
-        pause = Math.min(60000, pause * 2);
+        lookLater();
       }
     });
+  };
+
+  // Soon again, since a turn may come meanwhile; and not all pages of a desk that comes back at one moment.
+  const lookLater = () => {
+    setTimeout(() => look(), pause * (0.75 + Math.random() / 2));
+    pause = Math.min(SLOWEST, pause * 2);
   };
 
   const look = async () => {
@@ -74,8 +80,7 @@
     } catch {
       // away: tried again below
     }
-    setTimeout(() => look(), pause);
-    pause = Math.min(60000, pause * 2);
+    lookLater();
   };
 
   const headers = () => ({ "X-CSRF-Token": room.dataset.csrf, Accept: "text/html" });
