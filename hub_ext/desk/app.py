@@ -7,7 +7,7 @@ import pkgutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib.metadata import version
+from typing import Final
 
 from fastapi import APIRouter, FastAPI
 
@@ -20,6 +20,9 @@ from hub_ext.desk.metrics import Metrics
 from hub_ext.desk.security import LimitedBodies, SecurityHeaders
 from hub_ext.desk.static_files import add_static_files
 from hub_ext.desk.waiting import look
+
+API_VERSION: Final = "1.0"
+"""Of what programs see: the first number is the one in their address."""
 
 
 def create_app(desk: Desk, metrics: Metrics | None = None) -> FastAPI:
@@ -34,7 +37,7 @@ def create_app(desk: Desk, metrics: Metrics | None = None) -> FastAPI:
     app = FastAPI(
         title="Hangang Hub desk",
         description="What the desk's pages show and do, for programs.",
-        version=version("hub_ext"),
+        version=API_VERSION,
         openapi_url=f"{API}/openapi.json",
         docs_url=None,
         redoc_url=None,

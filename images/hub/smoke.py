@@ -1,15 +1,19 @@
 """Run in the image: it speaks for itself without a database, a cluster or a network."""
 
+import json
 import os
 import subprocess
 import sys
+import time
 from importlib import import_module
 from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
 
 import hub_ext.bootstrap
 from hub_ext.pages import FONTS, template_paths
 
-# 1. Everything that the hub and the clock import is there, and the user is nobody.
+# 1. Everything that the hub and the desk import is there, and the user is nobody.
 assert os.getuid() == 1000, f"runs as {os.getuid()}"
 for module in ("hub_ext.cli", "psycopg", "jupyterhub.app", "kubespawner", "oauthenticator.generic"):
     import_module(module)
@@ -25,6 +29,35 @@ for command in (["hub-ext", "check"], ["hub-ext", "db", "upgrade"]):
     if done.returncode != 0:
         sys.exit(done.stdout + done.stderr)
 
-# 3. Nothing outside /tmp is written to: the root may be read-only.
+# 3. A desk serves, without a hub, and says so of itself and of a page that is not there.
+desk = subprocess.Popen(["hub-ext", "desk"], cwd="/srv/hangang", env=state)
+secrets = Path(state["HUB_STATE"]) / "secrets.json"
+
+
+def status(path: str) -> int:
+    """0 while nobody answers."""
+    if not secrets.exists():
+        return 0
+    port = json.loads(secrets.read_text())["desk_port"]
+    try:
+        with urlopen(f"http://127.0.0.1:{port}/services/desk{path}", timeout=5) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+    except URLError:
+        return 0
+
+
+try:
+    deadline = time.monotonic() + 60
+    while (found := status("/health")) == 0 and desk.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert found == 200, f"the desk answers {found}; it ended: {desk.poll()}"
+    assert (status("/static/desk.css"), status("/api/v1/openapi.json"), status("/nowhere")) == (200, 200, 404)
+finally:
+    desk.terminate()
+    desk.wait(30)
+
+# 4. Nothing outside /tmp is written to: the root may be read-only.
 assert not os.access("/srv/hangang", os.W_OK)
 assert not os.access("/opt/hangang", os.W_OK)
