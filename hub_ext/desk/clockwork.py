@@ -7,46 +7,28 @@ looks whether anything was written, so that whoever waits starts as soon as ther
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
-from collections.abc import Callable, Container, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cached_property
 
 import structlog
 
 from hub_ext.core.clock import MINUTE, Instant
 from hub_ext.core.decision import Code
-from hub_ext.core.errors import BadInput, FaultyDocument, HubError
+from hub_ext.core.errors import FaultyDocument, HubError
 from hub_ext.desk import accounts
-from hub_ext.desk.accounts import ENDS_SOON as ENDS_SOON
-from hub_ext.desk.adoption import adoptable
 from hub_ext.desk.executor import Enacted, anything_to_do, enact, with_former_times
-from hub_ext.desk.metrics import Metrics
-from hub_ext.desk.picture import Picture
-from hub_ext.desk.starts import Starts
-from hub_ext.desk.stops import HUB_SILENT as HUB_SILENT
+from hub_ext.desk.leading import LEADER
+from hub_ext.desk.reconciling import Reconciling
 from hub_ext.desk.stops import Stops
 from hub_ext.desk.windows import keep_windows
-from hub_ext.quota.booking import options_of
 from hub_ext.quota.ledger import TAKEN_BACK, Entry, EntryKind, Ledger
 from hub_ext.quota.model import Lease, LeaseState, Policy
 from hub_ext.quota.plan import plan
-from hub_ext.quota.policy import cost_of
-from hub_ext.quota.ports import Running, Servers, Transaction, World
-from hub_ext.quota.reconcile import (
-    Adopt,
-    Instruction,
-    Release,
-    Seen,
-    SetRunning,
-    StartAgain,
-    StopRunning,
-    reconcile,
-)
-from hub_ext.quota.service import Admission, Change, end, run
+from hub_ext.quota.ports import Transaction
+from hub_ext.quota.service import Change, end
 from hub_ext.quota.windows import next_edge
 
 log = structlog.get_logger("hub_ext.clock")
@@ -54,57 +36,18 @@ log = structlog.get_logger("hub_ext.clock")
 TICK_SECONDS = 2.0
 LOOK_SECONDS = 0.25
 """How often the clock looks between ticks whether anything was written."""
-LEADER = "clock"
-LEADER_SECONDS = 10
-START_AGAIN_AFTER = 6
-"""A hub that still lives and gave a start up writes that down within so many seconds."""
-MOST_TRIES = 3
-SEEN_AFTER = 20
-"""How old what is written of when a server was last seen may get; the clock itself knows it to the tick."""
 BUDGETS_AFTER = 10
 """How often it is looked whether a budget was overdrawn: its leases have their grace then anyway."""
 PLAN_AFTER = 10
 """Time alone (patience, windows, new hours) is looked at so often; whatever is written, at once."""
 FEW = 200
 """With so many tickets expected times are worked out in every plan; with more, and the places behind, only so often."""
-STARTS_SECONDS = 0.1
-"""How long a tick waits for the starts it ordered: most are under way then."""
-ENDED, ORPHAN, START_LOST, UNCLAIMED = "ended", "orphan", "start-lost", "unclaimed"
+ENDED, UNCLAIMED = "ended", "unclaimed"
 MOVES_END = (EntryKind.NOTICED, EntryKind.EXTENDED, EntryKind.WITHDRAWN)
 
 
 @dataclass
-class CutOff:
-    """A start that a hub was cut off in: since when that is seen, and how often the hub did not take it."""
-
-    since: Instant
-    refusals: int = 0
-
-
-@dataclass
-class Clockwork:
-    """`reload` loads a policy file that changed; it raises FaultyDocument and leaves the old one in force.
-    `count_nodes` writes down which machines there are; it raises HubError while that cannot be seen.
-    `starts_seconds` is how long a tick waits for the starts it ordered (None: until they are all taken).
-    """
-
-    admission: Admission
-    world: World
-    servers: Servers
-    reload: Callable[[], bool] = lambda: False
-    count_nodes: Callable[[], None] = lambda: None
-    holder: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
-    starts_seconds: float | None = STARTS_SECONDS
-    metrics: Metrics = field(default_factory=Metrics)
-    picture: Picture = field(default_factory=Picture)
-    _leads_since: Instant | None = None
-    """When leadership was last taken or renewed; None while another clock leads."""
-    _gone: dict[str, Instant] = field(default_factory=dict)
-    """Since when what a lease ran is seen gone, while it is not released yet."""
-    _cut_off: dict[str, CutOff] = field(default_factory=dict)
-    _ready: dict[str, Instant] = field(default_factory=dict)
-    """By lease, since when a server that nobody has come to yet was seen ready."""
-    _written_seen: dict[str, Instant] = field(default_factory=dict)
+class Clockwork(Reconciling):
     _budgets_seen: Policy | None = None
     _budgets_at: Instant = 0
     _planned: tuple[int | None, Instant] = (None, 0)
@@ -113,9 +56,6 @@ class Clockwork:
     """When it was last looked when those who wait may expect their turn."""
     _next_window: Instant = 0
     _windows: object = None
-    _hub_silent_since: Instant | None = None
-    _said: dict[str, str] = field(default_factory=dict)
-    """What was complained of last, by what it is about, while it goes on."""
 
     def run(self, stop: threading.Event, *, seconds: float = TICK_SECONDS) -> None:
         """Tick until `stop` is set; in between, serve the line as soon as anything was written."""
@@ -175,55 +115,10 @@ class Clockwork:
         else:
             self._said.pop(name, None)
 
-    def _lead(self) -> bool:
-        now = self.admission.clock.now()
-        try:
-            with self.admission.store.booking() as txn:
-                leads = txn.take_leadership(LEADER, self.holder, now, LEADER_SECONDS)
-        except HubError as error:
-            self._say_once(LEADER, f"the clock stands still: {error}")
-            self._leads_since = None
-            return False
-        self._said.pop(LEADER, None)
-        if leads and self._leads_since is None:
-            # What was seen before another clock led is no longer true.
-            self._gone, self._cut_off, self._ready, self._hub_silent_since = {}, {}, {}, None
-            self._budgets_seen, self._written_seen, self._next_window, self._planned = None, {}, 0, (None, 0)
-            self._timed_at = 0
-            self._stops.forget()
-            self.picture.forget()
-        if not leads:
-            self.metrics.follows()
-        self._leads_since = now if leads else None
-        return leads
-
-    def _still_leads(self) -> bool:
-        """Renews the leadership before a long tick outlasts it: two clocks never act at once."""
-        return self._leads_for(LEADER_SECONDS // 2) or self._lead()
-
-    def _leads_for(self, seconds: int) -> bool:
-        """Whether the leadership was renewed within so many seconds."""
-        now = self.admission.clock.now()
-        return self._leads_since is not None and 0 <= now - self._leads_since < seconds
-
-    def _say_once(self, about: str, text: str) -> bool:
-        """Whether it is news."""
-        if self._said.get(about) == text:
-            return False
-        self._said[about] = text
-        log.warning(text)
-        return True
-
-    def _refresh(self, *, machines: bool = False) -> Instant:
-        """The picture as of now, and that moment."""
-        with self.admission.store.reading() as txn:
-            now = max(self.admission.clock.now(), txn.latest())
-            self.metrics.count(self.picture.refresh(txn, now, machines=machines))
-        return now
-
-    @cached_property
-    def _starts(self) -> Starts:
-        return Starts(self.servers, self._may_start)
+    def _forget(self) -> None:
+        super()._forget()
+        self._budgets_seen, self._next_window, self._planned, self._timed_at = None, 0, (None, 0), 0
+        self._stops.forget()
 
     @cached_property
     def _stops(self) -> Stops:
@@ -235,199 +130,21 @@ class Clockwork:
             lambda about: self._said.pop(about, None),
         )
 
-    # -- 1. the policy ------------------------------------------------------------------------------------------
+    # -- 1, 2. the policy, machines; then leases and world (`reconciling`) ----------------------------------------------
 
     def reload_policy(self) -> None:
         if self.reload():
             log.info("a new policy is in force")
 
-    # -- 2. machines, leases and world --------------------------------------------------------------------------------------
-
     def look_at_nodes(self) -> None:
         self.count_nodes()
-
-    def reconcile(self) -> None:
-        """Read leases, then look at the world, then ask the hub: what is in none of them was started meanwhile."""
-        self._refresh(machines=True)
-        now = self.admission.clock.now()
-        live_now = list(self.picture.leases.values())
-        world = self.world.running()
-        there = {running.lease for running in world}
-        leases = [lease if lease.id in there else self.picture.with_seen(lease) for lease in live_now]
-        if not leases and not world:
-            self._gone, self._cut_off, self._ready, self._hub_silent_since = {}, {}, {}, None
-            return
-        known = self._known_servers(now)
-        self._look_for_claims(leases, known, now)
-        live = {lease.id for lease in leases}
-        with self.admission.store.reading() as txn:
-            others = {
-                running.lease: txn.lease(running.lease) for running in world if running.lease not in live
-            }
-        released = frozenset(name for name, lease in others.items() if lease is not None and not lease.live)
-        started_meanwhile = {name for name, lease in others.items() if lease is not None and lease.live}
-        looked_at = [running for running in world if running.lease not in started_meanwhile]
-        instructions = reconcile(leases, released, looked_at, known, now, self.world.ended())
-        ended = {one.running.lease for one in instructions if isinstance(one, StopRunning)}
-        gone = {one.lease.id for one in instructions if isinstance(one, Release)}
-        self._gone = {lease: since for lease, since in self._gone.items() if lease in gone}
-        self._mark_seen([one.lease for one in instructions if isinstance(one, Seen)], now)
-        self._start_again([one.lease for one in instructions if isinstance(one, StartAgain)], now)
-        # What is slow comes last, and after it is written down why.
-        for instruction in sorted(instructions, key=lambda one: isinstance(one, StopRunning)):
-            if not self._still_leads():
-                return
-            self._enact(instruction, ended)
-
-    def _known_servers(self, now: Instant) -> dict[tuple[str, str], str | None] | None:
-        try:
-            known = self.servers.active()
-        except HubError as error:
-            self._say_once("hub", f"the hub cannot be asked: {error}")
-            if self._hub_silent_since is None:
-                self._hub_silent_since = now
-            return None
-        self._said.pop("hub", None)
-        self._hub_silent_since = None
-        return known
-
-    def _mark_seen(self, leases: Sequence[Lease], now: Instant) -> None:
-        """Known here to the tick; written down now and then, which is enough for a clock that takes over."""
-        self.picture.saw([lease.id for lease in leases], now)
-        written = {lease.id: self._written_seen.get(lease.id, 0) for lease in leases}
-        due = [lease_id for lease_id, at in written.items() if not 0 <= now - at < SEEN_AFTER]
-        self._written_seen = written | dict.fromkeys(due, now)
-        if due:
-            with self.admission.store.booking() as txn:
-                txn.seen(due, now)
-
-    def _look_for_claims(
-        self, leases: Sequence[Lease], known: dict[tuple[str, str], str | None] | None, now: Instant
-    ) -> None:
-        """Since when the servers that nobody came to yet have been ready."""
-        if known is None:
-            return
-        ready = [
-            lease.id
-            for lease in leases
-            if lease.unclaimed
-            and lease.state is LeaseState.RUNNING
-            and known.get((lease.person, lease.server), "unknown") is None
-        ]
-        self._ready = {lease_id: self._ready.get(lease_id, now) for lease_id in ready}
-
-    def _enact(self, instruction: Instruction, ended: Container[str]) -> None:
-        """`ended`: the leases of which something is ended by the instructions of this look."""
-        match instruction:
-            case SetRunning(lease, running, at):
-                self.metrics.corrected("running")
-                change = run(running.handle, at=at, who=LEADER)
-                self.admission.change(lease.id, change, expected=LeaseState.BOOKED)
-            case Release(lease, at, why):
-                self._release(lease, at, why, something_left=lease.id in ended)
-            case StopRunning(running):
-                self.metrics.corrected("left-over")
-                log.info("ended what no lease stands for", lease=running.lease, handle=running.handle)
-                self.world.stop(running)
-            case Adopt(running):
-                self._adopt(running)
-            case Seen() | StartAgain():
-                pass  # done for all of them at once
-
-    def _start_again(self, leases: Sequence[Lease], now: Instant) -> None:
-        """Through the hub: each start takes the lease that was booked for it."""
-        self._note_starts()
-        self._cut_off = {
-            lease.id: self._cut_off.get(lease.id, CutOff(now))
-            for lease in leases
-            if not self._starts.is_under_way(lease.id)
-        }
-        due = [
-            lease
-            for lease in leases
-            if lease.id in self._cut_off and now - self._cut_off[lease.id].since >= START_AGAIN_AFTER
-        ]
-        for lease in due:
-            with self.admission.store.reading() as txn:
-                options = options_of(txn, lease.id)
-            self._starts.order(lease, options)
-        if due:
-            self._starts.settle(self.starts_seconds)
-            self._note_starts()
-
-    def _may_start(self, lease: Lease) -> bool:
-        return self._leads_for(LEADER_SECONDS) and self._current(lease) is not None
-
-    def _note_starts(self) -> None:
-        """What came of the starts that were ordered. One that the hub keeps refusing is given up."""
-        for ordered in self._starts.finished():
-            lease, refusal = ordered.lease, ordered.refusal
-            if refusal is None:
-                log.info("started", lease=lease.id, person=lease.person, server=lease.server)
-                continue
-            cut_off = self._cut_off.setdefault(lease.id, CutOff(self.admission.clock.now()))
-            cut_off.refusals += 1
-            if cut_off.refusals >= MOST_TRIES and self._current(lease) is not None:
-                log.warning("a start that was cut off is given up", lease=lease.id, why=refusal)
-                self.admission.release_now(lease.id, LEADER, START_LOST)
-
-    def _release(self, lease: Lease, at: Instant, why: str, *, something_left: bool) -> None:
-        """What a lease ran is gone, or was told to end right now: what is left still holds its devices."""
-        if self._current(lease) is None:
-            return
-        if why == ORPHAN and something_left:
-            self.admission.change(lease.id, end(LEADER, why), expected=lease.state)
-            return
-        first = lease.id not in self._gone
-        since = self._gone.setdefault(lease.id, at)
-        # The hub that stopped a server writes down why right after: let it.
-        if something_left or (first and lease.state is LeaseState.RUNNING):
-            return
-        self.metrics.corrected(why)
-        log.info("released", lease=lease.id, person=lease.person, server=lease.server, why=why)
-        self.admission.release_now(lease.id, LEADER, why, since)
-
-    def _current(self, lease: Lease) -> Lease | None:
-        """The lease, unless it changed since it was looked at: then the next tick looks again."""
-        with self.admission.store.reading() as txn:
-            current = txn.lease(lease.id)
-        same = current is not None and (current.state, current.handle) == (lease.state, lease.handle)
-        return current if same else None
-
-    def _adopt(self, running: Running) -> None:
-        """Book what runs with our labels and is in no ledger as it stands, also above quota."""
-        with self.admission.store.booking() as txn:
-            if txn.lease(running.lease) is not None:
-                return
-            policy = txn.policy
-            now = max(self.admission.clock.now(), txn.latest())
-            try:
-                found = adoptable(running, policy, now)
-            except BadInput as error:
-                self._say_once(running.lease, f"lease {running.lease} runs and cannot be adopted: {error}")
-                return
-            ledger = txn.ledger(policy.path(found.ask.pool), [found.ask.person])
-            lease = ledger.adopt(
-                found.ask,
-                now,
-                started_at=now if running.started_at is None else min(now, running.started_at),
-                ends_at=found.ends_at,
-                cost=cost_of(policy, found.ask, guaranteed=ledger.would_be_guaranteed(found.ask)),
-                handle=running.handle,
-                node=running.node,
-                devices=found.devices,
-            )
-            txn.save(ledger, [lease])
-        self.metrics.corrected("adopted")
-        log.warning("adopted a server that the ledger did not know", lease=lease.id, person=lease.person)
 
     # -- 3. hours and notices ----------------------------------------------------------------------------------------
 
     def keep_accounts(self) -> None:
         """Charge what was seen alive; then give notice to what must end earlier, or ends soon."""
-        store = self.admission.store
         if due := accounts.due_for_charge(self.picture):
-            with store.booking() as txn:
+            with self._writing() as txn:
                 accounts.charge(txn, due)
         now = self._refresh()
         cut: list[Lease] = []
@@ -436,7 +153,7 @@ class Clockwork:
             self._budgets_seen, self._budgets_at = self.picture.policy, now
             due_now += accounts.used_up(self.picture, now)
         if due_now:
-            with store.booking() as txn:
+            with self._writing() as txn:
                 now = max(self.admission.clock.now(), txn.latest())
                 cut = accounts.give_notice(txn, due_now, now, LEADER)
         for lease in cut:
@@ -450,7 +167,7 @@ class Clockwork:
         if reservations == self._windows and now < self._next_window:
             return
         if reservations or self._windows or self._windows is None:  # the first look: what was over meanwhile
-            with self.admission.store.booking() as txn:
+            with self._writing() as txn:
                 now = max(now, txn.latest())
                 keep_windows(txn, now)
         edge = next_edge(reservations, now)
@@ -523,7 +240,7 @@ class Clockwork:
         if anything_to_do(found, picture.tickets):
             if not self._still_leads():
                 return
-            with self.admission.store.booking() as txn:
+            with self._writing() as txn:
                 now = max(self.admission.clock.now(), txn.latest())
                 done = enact(txn, found, picture.tickets, now, LEADER)
         # Not before it is written: what a database did not take is planned anew at the next look.

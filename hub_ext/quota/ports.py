@@ -150,6 +150,9 @@ class Transaction(HoursRecords, Protocol):
     def take_leadership(self, name: str, holder: str, now: Instant, seconds: int) -> bool:
         """Become or stay the one holder of `name` until now + seconds; False while somebody else is."""
 
+    def leads(self, name: str, holder: str) -> bool:
+        """Whether nobody else has become the holder of `name` since this one did."""
+
     def leave_leadership(self, name: str, holder: str) -> None: ...
 
 

@@ -387,6 +387,10 @@ class SqlTransaction(HoursRows, WaitingRows):
         )
         return self._connection.execute(statement.returning(leaders.c.holder)).first() is not None
 
+    def leads(self, name: str, holder: str) -> bool:
+        query = select(tables.leaders.c.holder).where(tables.leaders.c.name == name)
+        return self._connection.scalar(query) == holder
+
     def leave_leadership(self, name: str, holder: str) -> None:
         self._must_write()
         leaders = tables.leaders

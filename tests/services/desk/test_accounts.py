@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hub_ext.core.decision import Code
-from hub_ext.desk.clockwork import ENDS_SOON
+from hub_ext.desk.accounts import ENDS_SOON
 from hub_ext.quota.budget import LONGEST_SLICE, local_date
 from hub_ext.quota.ledger import EntryKind
 from hub_ext.quota.model import LeaseState

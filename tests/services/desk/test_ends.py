@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from structlog.testing import capture_logs
 
-from hub_ext.desk.clockwork import HUB_SILENT
+from hub_ext.desk.stops import HUB_SILENT
 from hub_ext.quota.model import Ask, LeaseState
 from tests.services.desk.centre import HOUR, MINUTE, STUDENT, Centre
 from tests.support.fakes import FailingHub, ForgetfulHub, LazyHub, ObedientHub, SilentHub, UndyingWorld

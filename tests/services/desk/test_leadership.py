@@ -7,11 +7,12 @@ import threading
 import pytest
 from structlog.testing import capture_logs
 
-from hub_ext.desk.clockwork import HUB_SILENT, LEADER_SECONDS
+from hub_ext.desk.leading import LEADER_SECONDS, LeadsNoMore
+from hub_ext.desk.stops import HUB_SILENT
 from hub_ext.quota.document import parse_policy
-from hub_ext.quota.model import LeaseState
+from hub_ext.quota.model import Ask, LeaseState
 from hub_ext.quota.store import SqlStore
-from tests.services.desk.centre import GPU_SECOND, HOUR, Centre
+from tests.services.desk.centre import GPU_SECOND, HOUR, STUDENT, Centre
 from tests.support.databases import held_by_another
 from tests.support.fakes import BrokenWorld, ObedientWorld, SilentHub, UnseenWorld
 
@@ -108,6 +109,31 @@ def test_a_tick_of_many_slow_stops_renews_its_lease_so_that_no_other_clock_acts(
     centre.world.stop = stop_slowly  # type: ignore[method-assign]
     assert centre.tick()
     assert len(centre.world.stopped) == 3
+
+
+def test_a_clock_that_is_held_up_right_before_it_writes_writes_nothing_after_another_took_over(
+    centre: Centre, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    centre.admission.put_person(STUDENT)
+    centre.start(gpus=3, minutes=60)
+    waits = Ask("t1", "student", "univ", {"gpu.h200": 1000}, server="second")
+    assert centre.admission.admit_now(STUDENT, waits).ticket is not None
+    assert centre.tick()
+    centre.admission.release_now("l1")
+    other, before = centre.another_clock(), centre.everything()
+
+    def held_up() -> bool:
+        centre.clock.at += LEADER_SECONDS
+        assert other._still_leads()
+        return True
+
+    monkeypatch.setattr(centre.clockwork, "_still_leads", held_up)
+    with pytest.raises(LeadsNoMore):
+        centre.clockwork.serve_the_line()
+    after = centre.everything()
+    assert {name for name in after if after[name] != before[name]} == {"leaders"}
+    other.serve_the_line()
+    assert centre.lease("t1").state is LeaseState.BOOKED
 
 
 def test_how_long_the_hub_was_silent_counts_only_while_this_clock_leads(centre: Centre) -> None:
