@@ -367,7 +367,8 @@ class Ledger:
         self._commit(lease, lease.charged_until, lease.ends_at, sign=-1)
         count_start(self.sums, lease, sign=-1)
         remove_from_sums(self.tree, self.sums, lease)
-        return self.write(lease, Entry(EntryKind.RELEASED, at, who=who, why=why))
+        # Why it was told to end stays the reason, whatever whoever saw it gone says.
+        return self.write(lease, Entry(EntryKind.RELEASED, at, who=who, why=lease.reason or why))
 
     def promote(self, borrowed: Iterable[Lease], now: Instant) -> list[Lease]:
         """Turn borrowed leases into guaranteed ones, oldest first, while they fit; the rate stays as booked.
