@@ -8,7 +8,7 @@ import pwd
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from functools import wraps
@@ -487,12 +487,27 @@ def simulate(file: Path, as_json: bool) -> None:
 def _outcome_table(outcome: Outcome) -> str:
     rows: list[Sequence[str]] = [("at", "id", "what", "code", "how", "ends")]
     for entry in outcome.decisions:
-        how = ""
-        if entry.get("guaranteed") is not None:
-            how = "guaranteed" if entry["guaranteed"] else f"borrowed from {entry['lender']}"
         what = entry.get("verdict") or entry["change"]
-        rows.append((entry["at"], entry["id"], what, entry["code"] or "", how, entry["ends_at"] or ""))
+        code, ends = entry["code"] or "", entry["ends_at"] or ""
+        rows.append((entry["at"], entry["id"], what, code, _how(entry), ends))
     return _table(rows)
+
+
+def _how(entry: Mapping[str, Any]) -> str:
+    """What an admission draws on; how a wait stands."""
+    admitted = entry if "verdict" in entry else entry["facts"]
+    if admitted.get("guaranteed") is not None:
+        return "guaranteed" if admitted["guaranteed"] else f"borrowed from {admitted['lender']}"
+    if entry.get("position") is None:
+        return ""
+    told = [f"place {entry['position']}"]
+    if entry["eta"]:
+        told.append(
+            f"{'at the latest' if entry['eta']['kind'] == 'latest' else 'expected'} {entry['eta']['at']}"
+        )
+    if entry["reclaims"]:
+        told.append(f"takes back {', '.join(entry['reclaims'])}")
+    return ", ".join(told)
 
 
 @main.command()

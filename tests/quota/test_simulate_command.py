@@ -482,12 +482,12 @@ def a_large_city(*, leases: int, pools: int, events: int, seconds: int, seed: in
     ],
 )
 def test_a_large_city_is_played_in_seconds(folder: Path, size: dict[str, int], seconds: int) -> None:
-    """Here in about eight seconds on a slow machine, reading the file included; the limit allows for a busy one."""
+    """Of processor time: how busy the machine is says nothing. About eight seconds, reading the file included."""
     path = folder / "large-city.yaml"
     path.write_text(yaml.dump(a_large_city(**size), Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper)))
-    began = time.perf_counter()
+    began = time.process_time()
     result = simulate(path)
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     holds(result)
     assert result.exit_code == 0
     assert len(json.loads(result.stdout)["decisions"]) > size["events"] // 2
