@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from hashlib import sha256
 
 from hub_ext.core.clock import MINUTE, Instant
 from hub_ext.core.people import Person
+from hub_ext.desk.leases import extensions_of
 from hub_ext.desk.records import Records
-from hub_ext.desk.views_mine import EXTENSIONS, SPANS, Cap, Extension, MineFacts
+from hub_ext.desk.views_mine import EXTENSIONS, SPANS, Cap, MineFacts
 from hub_ext.profiles.catalogue import Catalogue
-from hub_ext.quota.budget import BudgetState, binding, first_instant, local_date
-from hub_ext.quota.contention import WAITS_FOR_ROOM
+from hub_ext.quota.booking import path_of
+from hub_ext.quota.budget import first_instant, local_date, states_that_bind
 from hub_ext.quota.explain import Titles
 from hub_ext.quota.ledger import Ledger
-from hub_ext.quota.model import SERVER, Lease, LeaseState, Policy
-from hub_ext.quota.policy import Snapshot, decide_extension
-from hub_ext.quota.ports import Store, Transaction
-from hub_ext.quota.queue import others_waiting_for
+from hub_ext.quota.model import Lease, Policy
+from hub_ext.quota.ports import Store
 from hub_ext.quota.sums import SumKey
 
 
@@ -54,10 +53,12 @@ def read_mine(store: Store, catalogue: Catalogue, person: Person, clock_now: Ins
             as_of=now,
             now=now,
             leases=leases,
-            extensions=_extensions(txn, ledger, leases, now),
+            extensions=extensions_of(txn, ledger, leases, now, lambda _: EXTENSIONS),
             notices={lease.id: records.notice_of(lease.id) for lease in leases if _told_to_end(lease)},
             tickets=records.waiting_of(person.name),
-            budgets=_budgets(ledger, person, now),
+            budgets=states_that_bind(
+                ledger.budgets, policy, [path_of(policy, pool) for pool in person.pools], person.name, now
+            ),
             caps=_caps(ledger, person),
             days=records.use_of(person.name, first, last, first_instant(first, policy.timezone)),
             first=first,
@@ -88,44 +89,6 @@ def _pools(policy: Policy, person: Person, leases: Sequence[Lease]) -> set[str]:
 
 def _told_to_end(lease: Lease) -> bool:
     return lease.noticed_at is not None and lease.noticed_for is None
-
-
-def _extensions(
-    txn: Transaction, ledger: Ledger, leases: Sequence[Lease], now: Instant
-) -> Mapping[str, Sequence[tuple[int, Extension]]]:
-    """What each length would come to, for every server that runs: as `Admission.extend` answers."""
-    running = [lease for lease in leases if lease.kind == SERVER and lease.state is LeaseState.RUNNING]
-    if not running:
-        return {}
-    snapshot = Snapshot(
-        ledger.tree,
-        ledger.sums,
-        txn.nodes(),
-        ledger.grants,
-        own=leases,
-        reservations=txn.reservations(now),
-    )
-    waiting = Records.of(txn).waited_for(WAITS_FOR_ROOM)
-    found: dict[str, list[tuple[int, Extension]]] = {}
-    for lease in running:
-        objection = others_waiting_for(ledger.policy, lease, waiting)
-        found[lease.id] = [
-            (minutes, objection or decide_extension(snapshot, lease, minutes, now)) for minutes in EXTENSIONS
-        ]
-    return found
-
-
-def _budgets(ledger: Ledger, person: Person, now: Instant) -> list[BudgetState]:
-    """Every budget that binds them in a pool of theirs, once each."""
-    found = {}
-    for pool in person.pools:
-        if pool not in ledger.policy.pools:
-            continue
-        for of in binding(ledger.policy, ledger.policy.path(pool), person.name):
-            state = ledger.budgets.state(of, now)
-            if state is not None:
-                found[of.pool, of.budget.name] = state
-    return list(found.values())
 
 
 def _caps(ledger: Ledger, person: Person) -> list[Cap]:

@@ -6,7 +6,7 @@ first instants of local dates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -333,3 +333,15 @@ class Budgets:
             if kept := self.sums[key._replace(person=person)]:
                 return kept - 1
         return 0 if window.start <= self.sums[SumKey("opened", of.pool, of.budget.name)] else None
+
+
+def states_that_bind(
+    budgets: Budgets, policy: Policy, paths: Iterable[Sequence[str]], person: str, now: Instant
+) -> list[BudgetState]:
+    """How every budget stands that binds this person on any of these paths, each once, the nearest pools first."""
+    found = {}
+    for path in paths:
+        for of in binding(policy, path, person):
+            if of not in found and (state := budgets.state(of, now)) is not None:
+                found[of] = state
+    return list(found.values())

@@ -29,7 +29,7 @@ from hub_ext.quota.booking import (
     ticket_over,
     with_devices,
 )
-from hub_ext.quota.budget import BudgetState, binding
+from hub_ext.quota.budget import BudgetState, states_that_bind
 from hub_ext.quota.codes import Ended, TicketEnd
 from hub_ext.quota.contention import WAITS_FOR_ROOM, contenders, in_its_place, waits_in_its_booking
 from hub_ext.quota.in_line import decide_in_line
@@ -202,16 +202,9 @@ class Admission(Records):
                     # The line decides, and may well admit it: said is what is sure.
                     decision = Wait(Code.OTHERS_WAITING, {"pool": ask.pool})
                 decisions[ask.id] = first_end_among(decision, by_end, policy) if first_ends else decision
-            return Preview(now, policy, decisions, self._budgets_of(ledger, person, now), own, nodes)
-
-    def _budgets_of(self, ledger: Ledger, person: Person, now: Instant) -> list[BudgetState]:
-        seen = {}
-        for pool in person.pools:
-            for of in binding(ledger.policy, path_of(ledger.policy, pool), person.name):
-                state = ledger.budgets.state(of, now)
-                if state is not None:
-                    seen[(of.pool, of.budget.name)] = state
-        return list(seen.values())
+            paths = [path_of(policy, pool) for pool in person.pools]
+            budgets = states_that_bind(ledger.budgets, policy, paths, person.name, now)
+            return Preview(now, policy, decisions, budgets, own, nodes)
 
     # -- the life of a ticket ----------------------------------------------------------------------------------
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from hub_ext.core.clock import MINUTE
 from hub_ext.desk.access import READ
 from hub_ext.desk.auth import calls
 from hub_ext.desk.desk import API, Desk
 from hub_ext.desk.errors import Problem, bad_cursor, not_found
+from hub_ext.desk.leases import TitlesOf, read_lease, read_leases
 from hub_ext.desk.mine import titles_of
-from hub_ext.desk.paging import LARGEST_LIMIT, LONGEST_CURSOR, Place, one_page, place_of
-from hub_ext.desk.records import EntryFilter, Records
+from hub_ext.desk.paging import LARGEST_LIMIT, LONGEST_CURSOR, Place, place_of
 from hub_ext.desk.rendering import desk_of
-from hub_ext.desk.views_lease import LeaseBody, LeaseFacts, lease_body
+from hub_ext.desk.views_lease import LeaseBody, lease_body
 from hub_ext.desk.visitor import Caller
 from hub_ext.quota.explain import explain
-from hub_ext.quota.ledger import EntryKind
-from hub_ext.quota.model import SERVER, Lease, LeaseState
+from hub_ext.quota.model import SERVER, Lease
 
 router = APIRouter(prefix=f"{API}/leases", tags=["leases"])
 Reader = Annotated[Caller, Depends(calls(READ))]
@@ -51,7 +50,10 @@ async def leases(
 ) -> LeasePage:
     desk = desk_of(request)
     after = checked_cursor(cursor)
-    found, following = await desk.admission.in_thread(_facts_page, desk, caller, server, limit, after)
+    read = partial(read_leases, server=server, limit=limit, after=after)
+    found, following = await desk.admission.in_thread(
+        read, desk.store, caller.person, desk.clock.now(), _titles(desk)
+    )
     return LeasePage(items=[lease_body(facts, caller.say) for facts in found], next=following)
 
 
@@ -115,51 +117,13 @@ async def _own(desk: Desk, caller: Caller, lease_id: str) -> Lease:
 
 
 async def _body(desk: Desk, caller: Caller, lease_id: str) -> LeaseBody:
-    found = await desk.admission.in_thread(_facts_of, desk, caller, lease_id)
+    found = await desk.admission.in_thread(
+        read_lease, desk.store, caller.person, desk.clock.now(), _titles(desk), lease_id
+    )
     if found is None:
         raise not_found()
     return lease_body(found, caller.say)
 
 
-def _facts_of(desk: Desk, caller: Caller, lease_id: str) -> LeaseFacts | None:
-    with desk.store.reading() as txn:
-        lease = txn.lease(lease_id)
-    return None if lease is None else _facts(desk, caller, lease)
-
-
-def _facts_page(
-    desk: Desk, caller: Caller, server: str | None, limit: int, after: Place | None
-) -> tuple[list[LeaseFacts], str | None]:
-    with desk.store.reading() as txn:
-        found = txn.live_leases(person=caller.name)
-    if server is not None:
-        found = [one for one in found if (one.kind, one.server) == (SERVER, server)]
-    page, following = one_page(found, lambda one: (one.booked_at, one.id), limit, after)
-    return [_facts(desk, caller, one) for one in page], following
-
-
-def _facts(desk: Desk, caller: Caller, lease: Lease) -> LeaseFacts:
-    with desk.store.reading() as txn:
-        policy, now = txn.policy, max(desk.clock.now(), txn.latest())
-        why = pool = None
-        if lease.noticed_at is not None:
-            which = EntryFilter(lease=lease.id, kinds=(EntryKind.NOTICED,))
-            told = Records.of(txn).entries(which, after=None, limit=1)
-            why = told[0][1].why if told else None
-            ticket = txn.ticket(lease.noticed_for) if lease.noticed_for else None
-            pool = ticket.ask.pool if ticket is not None else None
-    extension = None
-    if lease.kind == SERVER and lease.state is LeaseState.RUNNING:
-        minutes = max(1, policy.session(lease.pool).max // MINUTE) if lease.pool in policy.pools else 1
-        extension = desk.admission.extend_now(lease.id, minutes, caller.name, only_look=True)
-    return LeaseFacts(
-        lease=lease,
-        policy=policy,
-        now=now,
-        titles=titles_of(policy, desk.profiles.catalogue),
-        notice_why=why,
-        notice_pool=pool,
-        longest=extension.lease.ends_at if extension is not None else None,
-        objection=extension.objection if extension is not None else None,
-        budgets=tuple(desk.admission.preview_now(caller.person, ()).budgets) if lease.cost else (),
-    )
+def _titles(desk: Desk) -> TitlesOf:
+    return partial(titles_of, catalogue=desk.profiles.catalogue)
