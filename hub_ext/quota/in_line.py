@@ -26,7 +26,7 @@ def decide_in_line(
         ledger.tree, ledger.sums, txn.nodes(), ledger.grants, people, reservations=reservations
     )
     scene = Scene(snapshot, leases, [*others, ticket], recent_use(txn, now), reservations)
-    found = plan(scene, now)
+    found = plan(scene, now, times_of=(ticket.id,))
     for turn in found.turns:
         if turn.ticket.id == ticket.id:
             return turn.decision
