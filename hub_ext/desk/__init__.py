@@ -1,1 +1,1 @@
-"""The desk: what turns decisions into something people can live with. So far its clock."""
+"""The desk: what turns decisions into something people can live with. Pages, an API, and the clock."""

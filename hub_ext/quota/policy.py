@@ -13,9 +13,10 @@ from hub_ext.core.amounts import Amounts, gpu_seconds, is_gpu
 from hub_ext.core.clock import MINUTE, Instant
 from hub_ext.core.decision import Admit, Code, Decision, Refuse, Wait
 from hub_ext.core.people import Person
-from hub_ext.quota.budget import BudgetOf, Budgets, BudgetState, States, binding, first_instant, window_at
+from hub_ext.quota.budget import Budgets, States
+from hub_ext.quota.budgeted import bounded_by_budgets, extended_by_budgets, soft_warnings
 from hub_ext.quota.counting import cap_keys, counts_in, is_guaranteed, lender_of
-from hub_ext.quota.model import SERVER, Ask, Grant, Lease, LeaseState, Node, Period, Policy, Reservation, Term
+from hub_ext.quota.model import SERVER, Ask, Grant, Lease, LeaseState, Node, Policy, Reservation
 from hub_ext.quota.reserved import (
     End as End,
 )
@@ -105,7 +106,7 @@ def decide(snapshot: Snapshot, ask: Ask, now: Instant) -> Decision:
             "pool": ask.pool,
             "cost": gpu_seconds(cost),
             "cut_by": end.cut_by,
-            "soft": soft_warnings(snapshot, ask, now) if cost else [],
+            "soft": soft_warnings(snapshot.policy, snapshot.budgets, ask, now) if cost else [],
         }
         | ({"reservation": place.reservation.id} if place else {}),
     )
@@ -228,141 +229,12 @@ def end_time(snapshot: Snapshot, ask: Ask, cost: int, now: Instant) -> End | Wai
     if not _has_gpu(ask.amounts):
         return end
     path = snapshot.policy.path(ask.pool)
-    return bounded_by_budgets(
-        snapshot, path, ask.person, cost, now, end, snapshot.policy.session(ask.pool).min
-    )
-
-
-def bounded_by_budgets(
-    snapshot: Snapshot, path: Sequence[str], person: str, cost: int, now: Instant, end: End, least: int
-) -> End | Wait | Refuse:
-    """Cut `end` by every budget; an objection where one does not even last `least` seconds (or to its period's end).
-
-    A budget that lasts to the end of its period does not cut: what runs on is the next period's first
-    commitment. A term does, there is no next.
-    """
-    objections = outside_terms(snapshot.policy, path, person, now)
-    for of in binding(snapshot.policy, path, person):
-        state = snapshot.budgets.state(of, now)
-        if state is None:
-            continue
-        need = min(least, state.window.end - now)
-        lasts = state.lasts_until(cost, now)
-        if lasts < now + need:
-            spent = state.lasts_until(cost, now, beside_commitments=False) < now + need
-            objections.append(_used_up(snapshot.policy, state, spent=spent, needed=cost * need, now=now))
-        else:
-            end = _cut(end, state, lasts)
-    return worst(objections) or end
-
-
-def _cut(end: End, state: BudgetState, lasts: Instant) -> End:
-    is_term = isinstance(state.of.budget.period, Term)
-    if lasts < min(end.at, state.window.end) or (is_term and state.window.end < end.at):
-        return End(min(lasts, state.window.end), _budget_name(state.of))
-    return end
-
-
-@dataclass(frozen=True, slots=True)
-class Objection:
-    """Why a budget lets nothing start, and when that is over."""
-
-    renews: Instant
-    decision: Wait | Refuse
-
-
-def worst(objections: Sequence[Objection]) -> Wait | Refuse | None:
-    """What waiting cannot cure, before all; else the wait that is over last. The nearest pool, where they are equal."""
-    refusals = [objection.decision for objection in objections if isinstance(objection.decision, Refuse)]
-    if refusals or not objections:
-        return refusals[0] if refusals else None
-    return max(objections, key=lambda objection: objection.renews).decision
-
-
-def _used_up(policy: Policy, state: BudgetState, *, spent: bool, needed: int, now: Instant) -> Objection:
-    """`spent`: nothing is left; otherwise only what is set aside for running leases is in the way."""
-    renews = _renews(policy, state.of, state.window.end, now)
-    facts = budget_facts(policy, state) | {
-        "needed": gpu_seconds(needed),
-        "renews": policy.local(renews) if renews is not None else None,
-    }
-    if spent and renews is None:
-        return Objection(state.window.end, Refuse(Code.BUDGET_SPENT, facts))
-    wait = Wait(Code.BUDGET_SPENT if spent else Code.BUDGET_SHORT, facts)
-    return Objection(state.window.end if renews is None else renews, wait)
-
-
-def budget_facts(policy: Policy, state: BudgetState) -> dict[str, Any]:
-    """A budget in GPU-seconds."""
-    return _budget_name(state.of) | {
-        "limit": gpu_seconds(state.limit),
-        "used": gpu_seconds(state.used),
-        "committed": gpu_seconds(state.committed),
-        "left": gpu_seconds(state.left),
-        "until": policy.local(state.window.end),
-    }
-
-
-def soft_warnings(snapshot: Snapshot, ask: Ask, now: Instant) -> list[dict[str, Any]]:
-    """The budgets on the path that are past their soft limit."""
-    states = (
-        snapshot.budgets.state(of, now)
-        for of in binding(snapshot.policy, snapshot.policy.path(ask.pool), ask.person)
-    )
-    return [_budget_name(state.of) for state in states if state is not None and state.soft_reached]
-
-
-def _budget_name(of: BudgetOf) -> dict[str, Any]:
-    return {
-        "kind": "budget",
-        "pool": of.pool,
-        "period": str(of.budget.period),
-        "budget_person": of.person or None,
-    }
+    least = snapshot.policy.session(ask.pool).min
+    return bounded_by_budgets(snapshot.policy, snapshot.budgets, path, ask.person, cost, now, end, least)
 
 
 def _session_name(pool: str) -> dict[str, Any]:
     return {"kind": "session", "pool": pool}
-
-
-def _renews(policy: Policy, of: BudgetOf, window_end: Instant, now: Instant) -> Instant | None:
-    """When the next period with hours begins; None where there is none."""
-    if not isinstance(of.budget.period, Term):
-        return window_end if of.budget.hours > 0 else None
-    return _next_term(policy, of.pool, now)
-
-
-def _next_term(policy: Policy, pool: str, now: Instant) -> Instant | None:
-    starts = [_term_start(policy, budget.period) for budget in policy.pools[pool].budgets]
-    return min((start for start in starts if start is not None and start > now), default=None)
-
-
-def _term_start(policy: Policy, period: Period | Term) -> Instant | None:
-    return first_instant(period.first, policy.timezone) if isinstance(period, Term) else None
-
-
-def outside_terms(policy: Policy, path: Sequence[str], person: str, now: Instant) -> list[Objection]:
-    """A pool with term budgets runs GPU leases only inside one of them."""
-    objections = []
-    for pool in path:
-        terms = [of for of in binding(policy, [pool], person) if isinstance(of.budget.period, Term)]
-        if not terms or any(window_at(of.budget, now, policy.timezone) for of in terms):
-            continue
-        start = _next_term(policy, pool, now)
-        by_start = sorted(terms, key=lambda of: _term_start(policy, of.budget.period) or 0)
-        named = next((of for of in by_start if _term_start(policy, of.budget.period) == start), by_start[-1])
-        facts = _budget_name(named) | {
-            "limit": 0,
-            "used": 0,
-            "committed": 0,
-            "left": 0,
-            "needed": None,
-            "until": None,
-            "renews": policy.local(start) if start is not None else None,
-        }
-        decision = Refuse(Code.BUDGET_SPENT, facts) if start is None else Wait(Code.BUDGET_SPENT, facts)
-        objections.append(Objection(now if start is None else start, decision))
-    return objections
 
 
 # -- 5: windows that are reserved ---------------------------------------------------------------------------------
@@ -474,7 +346,9 @@ def decide_extension(snapshot: Snapshot, lease: Lease, minutes: int, now: Instan
     if end.at <= lease.ends_at:
         return replace(end, at=lease.ends_at)
     # What the lease itself has committed is its own to spend: look at the time after its end only.
-    extended = _extended_by_budgets(snapshot, lease, end, now) if _has_gpu(lease.amounts) else end
+    extended = (
+        extended_by_budgets(policy, snapshot.budgets, lease, end, now) if _has_gpu(lease.amounts) else end
+    )
     return _extended_beside_windows(snapshot, lease, extended) if isinstance(extended, End) else extended
 
 
@@ -488,28 +362,6 @@ def _extended_beside_windows(snapshot: Snapshot, lease: Lease, end: End) -> End 
     return before_windows(
         snapshot.tree, snapshot.sums, snapshot.reservations, lease, end, lease.ends_at, least=1
     )
-
-
-def _extended_by_budgets(snapshot: Snapshot, lease: Lease, end: End, now: Instant) -> End | Wait | Refuse:
-    policy = snapshot.policy
-    path = [
-        name for name in lease.path if name in policy.pools
-    ]  # where it is charged, also after a pool moved
-    wished = end.at
-    objections = outside_terms(policy, path, lease.person, now)
-    for of in binding(policy, path, lease.person):
-        state = snapshot.budgets.state(of, now)
-        is_term = isinstance(of.budget.period, Term)
-        if state is None or (lease.ends_at >= state.window.end and not is_term):
-            continue
-        lasts = min(state.window.end, state.lasts_until(lease.cost, max(now, lease.ends_at)))
-        if lasts <= lease.ends_at:
-            needed = lease.cost * (wished - lease.ends_at)
-            spent = state.limit <= state.used or (is_term and lease.ends_at >= state.window.end)
-            objections.append(_used_up(policy, state, spent=spent, needed=needed, now=now))
-        else:
-            end = _cut(end, state, lasts)
-    return worst(objections) or end
 
 
 def first_end(decision: Decision, leases: Iterable[Lease], policy: Policy) -> Decision:
