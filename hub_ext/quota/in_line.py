@@ -1,17 +1,52 @@
-"""An ask in the order of the line: what the clock's `plan` would do with it, were it a ticket already."""
+"""An ask beside those who wait: decided alone, or by what the clock's `plan` would do with it, were it a ticket already."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from hub_ext.core.clock import Instant
-from hub_ext.core.decision import Admit, Refuse
+from hub_ext.core.decision import Admit, Code, Decision, Refuse, Wait
 from hub_ext.core.people import Person
-from hub_ext.quota.booking import people_of, recent_use
+from hub_ext.quota.booking import people_of, recent_use, with_devices
+from hub_ext.quota.contention import WAITS_FOR_ROOM, contenders
+from hub_ext.quota.ledger import Ledger
 from hub_ext.quota.model import Lease, Outlook, Ticket
 from hub_ext.quota.plan import Scene, plan
-from hub_ext.quota.policy import Snapshot
+from hub_ext.quota.policy import Snapshot, decide, first_end_among
 from hub_ext.quota.ports import Transaction
+
+
+def decide_beside_others(
+    txn: Transaction,
+    person: Person,
+    ticket: Ticket,
+    own: Sequence[Lease],
+    ledger: Ledger,
+    live: Callable[[], Sequence[Lease]],
+    now: Instant,
+) -> tuple[Decision, tuple[str, ...], Outlook | None]:
+    """The decision with devices, and how the ticket stands where it has to wait: alone where nobody waits for the same,
+    else in the order of the line.
+    """
+    ask, policy, nodes = ticket.ask, txn.policy, txn.nodes()
+    snapshot = Snapshot(
+        ledger.tree, ledger.sums, nodes, ledger.grants, {person.name: person}, own, txn.reservations(now)
+    )
+    decision = decide(snapshot, ask, now)
+    if isinstance(decision, Admit):
+        waiting = txn.tickets(codes=WAITS_FOR_ROOM)
+        if contenders(policy, ask, decision, waiting, now):
+            in_line = decide_in_line(txn, person, ticket, live(), now)
+            if isinstance(in_line, Outlook):
+                return Wait(Code(in_line.code), in_line.facts), (), in_line
+            if isinstance(in_line, Refuse):
+                return in_line, (), None
+    decision, devices = with_devices(decision, ask, nodes, live)
+    if isinstance(decision, Wait):
+        decision = first_end_among(decision, LeasesByEnd(txn), policy)
+        assert isinstance(decision, Wait)
+        return decision, (), Outlook(decision.code.value, decision.facts)
+    return decision, devices, None
 
 
 def decide_in_line(
@@ -34,3 +69,27 @@ def decide_in_line(
         if dropped.ticket.id == ticket.id:
             return dropped.decision
     return found.outlooks[ticket.id]
+
+
+class LeasesByEnd:
+    """The live leases, the first to end first: read as far as anybody looks, and each once."""
+
+    def __init__(self, txn: Transaction) -> None:
+        self._txn = txn
+        self._read: list[Lease] = []
+        self._whole = False
+
+    def __iter__(self) -> Iterator[Lease]:
+        place = 0
+        while place < len(self._read) or self._read_on():
+            yield self._read[place]
+            place += 1
+
+    def _read_on(self) -> bool:
+        if self._whole:
+            return False
+        after = (self._read[-1].ends_at, self._read[-1].id) if self._read else None
+        further = self._txn.live_by_end(after)
+        self._read += further
+        self._whole = not further
+        return bool(further)

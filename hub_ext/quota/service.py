@@ -7,7 +7,7 @@ spawners, the clock, the pages and the command line call.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -32,7 +32,7 @@ from hub_ext.quota.booking import (
 from hub_ext.quota.budget import BudgetState, states_that_bind
 from hub_ext.quota.codes import Ended, TicketEnd
 from hub_ext.quota.contention import WAITS_FOR_ROOM, contenders, in_its_place, waits_in_its_booking
-from hub_ext.quota.in_line import decide_in_line
+from hub_ext.quota.in_line import LeasesByEnd, decide_beside_others
 from hub_ext.quota.ledger import Entry, EntryKind, Ledger
 from hub_ext.quota.model import SERVER, Ask, Lease, LeaseState, Node, Outlook, Policy, Ticket
 from hub_ext.quota.policy import Snapshot, decide, decide_extension, first_end_among
@@ -142,7 +142,7 @@ class Admission(Records):
             # 4. Decide: alone where nobody waits for the same, else in the order of the line.
             ledger = txn.ledger(path_of(txn.policy, ask.pool), [ask.person])
             live = cache(txn.live_leases)  # not read where nobody asks
-            decision, devices, outlook = _decide(txn, person, ticket, own, ledger, live, now)
+            decision, devices, outlook = decide_beside_others(txn, person, ticket, own, ledger, live, now)
             # 5. Book; or wait in line; or refuse. Each is written down: people ask later why.
             lease: Lease | None = None
             if isinstance(decision, Admit):
@@ -350,30 +350,6 @@ def claim(who: str) -> Change:
     return change
 
 
-class LeasesByEnd:
-    """The live leases, the first to end first: read as far as anybody looks, and each once."""
-
-    def __init__(self, txn: Transaction) -> None:
-        self._txn = txn
-        self._read: list[Lease] = []
-        self._whole = False
-
-    def __iter__(self) -> Iterator[Lease]:
-        place = 0
-        while place < len(self._read) or self._read_on():
-            yield self._read[place]
-            place += 1
-
-    def _read_on(self) -> bool:
-        if self._whole:
-            return False
-        after = (self._read[-1].ends_at, self._read[-1].id) if self._read else None
-        further = self._txn.live_by_end(after)
-        self._read += further
-        self._whole = not further
-        return bool(further)
-
-
 # -- the steps of an admission ------------------------------------------------------------------------------------
 
 
@@ -393,37 +369,6 @@ def _tickets_of(txn: Transaction, ask: Ask) -> list[Ticket]:
         for ticket in txn.tickets(person=ask.person)
         if ticket.id == ask.id or (ticket.ask.kind == ask.kind == SERVER and ticket.ask.server == ask.server)
     ]
-
-
-def _decide(
-    txn: Transaction,
-    person: Person,
-    ticket: Ticket,
-    own: Sequence[Lease],
-    ledger: Ledger,
-    live: Callable[[], Sequence[Lease]],
-    now: Instant,
-) -> tuple[Decision, tuple[str, ...], Outlook | None]:
-    """The decision with devices, and how the ticket stands where it has to wait."""
-    ask, policy, nodes = ticket.ask, txn.policy, txn.nodes()
-    snapshot = Snapshot(
-        ledger.tree, ledger.sums, nodes, ledger.grants, {person.name: person}, own, txn.reservations(now)
-    )
-    decision = decide(snapshot, ask, now)
-    if isinstance(decision, Admit):
-        waiting = txn.tickets(codes=WAITS_FOR_ROOM)
-        if contenders(policy, ask, decision, waiting, now):
-            in_line = decide_in_line(txn, person, ticket, live(), now)
-            if isinstance(in_line, Outlook):
-                return Wait(Code(in_line.code), in_line.facts), (), in_line
-            if isinstance(in_line, Refuse):
-                return in_line, (), None
-    decision, devices = with_devices(decision, ask, nodes, live)
-    if isinstance(decision, Wait):
-        decision = first_end_among(decision, LeasesByEnd(txn), policy)
-        assert isinstance(decision, Wait)
-        return decision, (), Outlook(decision.code.value, decision.facts)
-    return decision, devices, None
 
 
 def _rewrite_tickets(

@@ -13,9 +13,10 @@ from hub_ext.core.decision import Admit, Code, Refuse, Wait
 from hub_ext.core.errors import BadInput, NameTaken, StoreUnavailable
 from hub_ext.core.people import Person
 from hub_ext.quota.document import parse_policy
+from hub_ext.quota.in_line import LeasesByEnd
 from hub_ext.quota.ledger import EntryKind
 from hub_ext.quota.model import Ask, Device, Lease, LeaseState, Node
-from hub_ext.quota.service import Admission, Answer, LeasesByEnd, end, run
+from hub_ext.quota.service import Admission, Answer, end, run
 from hub_ext.quota.store import SqlStore
 from tests.services.desk.centre import GPU_SECOND, HOUR, POLICY, START, STUDENT, Centre
 from tests.support.databases import held_by_another
