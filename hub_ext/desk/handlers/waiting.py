@@ -32,7 +32,8 @@ from hub_ext.quota.service import Standing
 
 router = APIRouter(prefix=f"{PREFIX}/tickets/{{ticket_id}}", include_in_schema=False)
 
-HEARTBEAT_SECONDS: Final = 15
+HEARTBEAT_SECONDS: Final = 10
+"""A page that hears nothing for twice as long opens the stream anew: a proxy may keep it open when the desk is gone."""
 SEND_SECONDS: Final = 10
 """A page that takes nothing for so long is cut."""
 STREAM_SECONDS: Final = 600
@@ -80,6 +81,7 @@ async def events(request: Request, ticket_id: str, visitor: SignedIn) -> Respons
     return EventSourceResponse(
         _stream(request, desk, sight, ticket_id, visitor, ending),
         ping=HEARTBEAT_SECONDS,
+        ping_message_factory=_heartbeat,
         send_timeout=SEND_SECONDS,
         shutdown_event=ending,
         shutdown_grace_period=FAREWELL_SECONDS,
@@ -231,6 +233,11 @@ async def _first(page: Subscription, ended: asyncio.Future[None], seconds: float
         return following.result() if following.done() else None
     finally:
         following.cancel()
+
+
+def _heartbeat() -> ServerSentEvent:
+    """An event and no comment, so that the page's script hears it."""
+    return ServerSentEvent(event="beat", data="{}")
 
 
 def _event(seen: Seen, ticket: Ticket, visitor: Visitor, desk: Desk) -> ServerSentEvent:

@@ -6,6 +6,7 @@
   const part = (name) => room.querySelector(`[data-part="${name}"]`);
   const AROUND_SECONDS = 30;
   const SLOWEST = 8000;
+  const SILENT = 22000; // two heartbeats of the desk
 
   const put = (name, text) => {
     const place = part(name);
@@ -34,19 +35,37 @@
 
   let source = null;
   let pause = 2000;
+  let silence = 0;
+
+  // A proxy may keep the stream open for ever when the desk behind it is gone.
+  const heard = () => {
+    clearTimeout(silence);
+    silence = setTimeout(() => {
+      source.close();
+      look();
+    }, SILENT);
+  };
 
   const listen = () => {
+    heard();
     source = new EventSource(`${address}/events?_csrf=${encodeURIComponent(room.dataset.csrf)}`);
     source.addEventListener("open", () => {
       pause = 2000;
+      heard();
     });
+    source.addEventListener("beat", heard);
     source.addEventListener("line", (event) => {
+      heard();
       trouble(false);
       show(JSON.parse(event.data));
     });
-    source.addEventListener("away", () => trouble(true));
+    source.addEventListener("away", () => {
+      heard();
+      trouble(true);
+    });
     for (const name of ["turn", "over", "signed-out"]) {
       source.addEventListener(name, () => {
+        clearTimeout(silence);
         source.close();
         window.location.assign(address);
       });
@@ -54,6 +73,7 @@
     source.addEventListener("error", () => {
       // The browser tries again by itself, but for an answer that is no stream: then look at the page itself.
       if (source.readyState === EventSource.CLOSED) {
+        clearTimeout(silence);
         trouble(true);
         lookLater();
       }
@@ -67,9 +87,11 @@
   };
 
   const look = async () => {
+    trouble(true);
     try {
       const answer = await fetch(address, { method: "GET", headers: headers(), redirect: "manual" });
       if (answer.ok) {
+        trouble(false);
         listen();
         return;
       }
@@ -95,6 +117,9 @@
         const answer = await fetch(`${address}/around`, { headers: headers() });
         if (answer.ok) {
           place.innerHTML = await answer.text();
+        } else if (answer.status === 404) {
+          window.location.assign(address); // nobody waits here any more
+          return;
         }
       } catch {
         // the next time, then
@@ -105,11 +130,17 @@
   const again = () => setTimeout(() => around(), 1000 * AROUND_SECONDS * (0.75 + Math.random() / 2));
 
   // A button was pressed: its answer is where the page goes, whatever is heard of the ticket meanwhile.
-  room.addEventListener("submit", () => source.close());
+  room.addEventListener("submit", () => {
+    clearTimeout(silence);
+    source.close();
+  });
 
   listen();
   again();
-  window.addEventListener("pagehide", () => source && source.close());
+  window.addEventListener("pagehide", () => {
+    clearTimeout(silence);
+    source.close();
+  });
   window.addEventListener("pageshow", (event) => {
     if (event.persisted) {
       window.location.reload();
