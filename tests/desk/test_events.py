@@ -117,6 +117,17 @@ async def test_a_browser_that_goes_away_is_forgotten(here: DeskInProcess) -> Non
         await until(lambda: open_pages(here) == 0, "it is forgotten")
 
 
+async def test_a_stream_without_news_is_heard_to_be_alive(
+    here: DeskInProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the page's script, too: a proxy may keep the stream of a desk open that was killed."""
+    monkeypatch.setattr("hub_ext.desk.handlers.waiting.HEARTBEAT_SECONDS", 0.02)
+    async with here.stream("student", EVENTS) as stream:
+        assert (await stream.next())[0] == "line"
+        assert await stream.next() == ("beat", "{}")
+        assert await stream.next() == ("beat", "{}")
+
+
 async def test_no_stream_lasts_for_ever(here: DeskInProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hub_ext.desk.handlers.waiting.STREAM_SECONDS", 0.2)
     async with here.stream("student", EVENTS) as stream:
