@@ -30,21 +30,19 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
-from hub_ext.core.clock import MINUTE, Instant
+from hub_ext.core.clock import Instant
 from hub_ext.core.errors import BadInput
-from hub_ext.core.people import Person
 from hub_ext.db import tables
 from hub_ext.db.engine import booking, reading
 from hub_ext.db.upgrade import check
 from hub_ext.quota.ledger import Charge, Entry, EntryKind, Ledger, lease_facts, lease_of
-from hub_ext.quota.model import Device, Grant, Lease, Node, Policy
+from hub_ext.quota.model import Grant, Lease, Policy
 from hub_ext.quota.ports import UsageRow
+from hub_ext.quota.records_centre import CentreRows
 from hub_ext.quota.records_hours import HoursRows
 from hub_ext.quota.records_waiting import WaitingRows
 from hub_ext.quota.sums import KEPT_BY_REFOLD, SumKey, Sums
 
-LARGEST_SKEW: Final = 5 * MINUTE
-"""Clocks of two machines differ by less than this."""
 ALWAYS_LOADED: Final = frozenset({"taken", "starting", "starts"})
 
 
@@ -130,7 +128,7 @@ class SqlStore:
         return loaded[1]
 
 
-class SqlTransaction(HoursRows, WaitingRows):
+class SqlTransaction(HoursRows, WaitingRows, CentreRows):
     """The `Transaction` of one block; not for two threads, and not for use after its block."""
 
     def __init__(
@@ -302,100 +300,6 @@ class SqlTransaction(HoursRows, WaitingRows):
     def usage(self, first: date, last: date) -> list[UsageRow]:
         return self._usage(tables.usage_days.c.day.between(first, last))
 
-    # -- machines and people --------------------------------------------------------------------------------
-
-    def nodes(self) -> tuple[Node, ...] | None:
-        known = tuple(
-            Node(
-                name=row["name"],
-                capacity=row["capacity"],
-                devices=tuple(Device(**device) for device in row["devices"]),
-                simulated=row["simulated"],
-                ready=row["ready"],
-                only_gpus=row["only_gpus"],
-            )
-            for row in self._connection.execute(select(tables.nodes)).mappings()
-        )
-        # Not by the database, which may sort by a language.
-        known = tuple(sorted(known, key=lambda node: node.name))
-        return known if known or self._nodes_reported() else None
-
-    def put_nodes(self, nodes: Sequence[Node]) -> None:
-        self._must_write()
-        if self.nodes() == tuple(sorted(nodes, key=lambda node: node.name)):
-            return
-        self._upsert(tables.reported, [{"what": "nodes"}], key=("what",))
-        self._connection.execute(delete(tables.nodes))
-        self._insert(tables.nodes, [asdict(node) | {"capacity": dict(node.capacity)} for node in nodes])
-
-    def person(self, name: str) -> Person | None:
-        row = (
-            self._connection.execute(select(tables.people).where(tables.people.c.name == name))
-            .mappings()
-            .first()
-        )
-        return None if row is None else _person(row)
-
-    def people(self) -> list[Person]:
-        query = select(tables.people).order_by(tables.people.c.name)
-        return [_person(row) for row in self._connection.execute(query).mappings()]
-
-    def put_person(self, person: Person, *, issuer: str = "", subject: str = "", now: Instant = 0) -> None:
-        """As the port says; an identity that was stored stays where none is given."""
-        self._must_write()
-        row = {
-            "name": person.name,
-            "issuer": issuer,
-            "subject": subject,
-            "pools": list(person.pools),
-            "roles": sorted(person.roles),
-            "profiles": sorted(person.profiles),
-            "any_pool": person.any_pool,
-            "any_profile": person.any_profile,
-            "at": now,
-        }
-        kept = () if issuer or subject else ("issuer", "subject")
-        self._upsert(tables.people, [row], key=("name",), kept=kept)
-
-    def holder(self, name: str) -> tuple[str, str] | None:
-        people = tables.people.c
-        row = self._connection.execute(
-            select(people.issuer, people.subject).where(people.name == name)
-        ).first()
-        return None if row is None else (row.issuer, row.subject)
-
-    def name_of(self, issuer: str, subject: str) -> str | None:
-        people = tables.people.c
-        query = select(people.name).where(people.issuer == issuer, people.subject == subject)
-        return self._connection.execute(query.order_by(people.at, people.name)).scalars().first()
-
-    # -- leaders ----------------------------------------------------------------------------------------------
-
-    def take_leadership(self, name: str, holder: str, now: Instant, seconds: int) -> bool:
-        self._must_write()
-        leaders = tables.leaders
-        statement = self._insert_or(leaders).values(name=name, holder=holder, until=now + seconds)
-        statement = statement.on_conflict_do_update(
-            index_elements=["name"],
-            set_={"holder": holder, "until": now + seconds},
-            where=or_(
-                leaders.c.holder == holder,
-                leaders.c.until <= now,
-                # Its holder's clock was far ahead, or ours was set back: do not wait for that time to come.
-                leaders.c.until > now + seconds + LARGEST_SKEW,
-            ),
-        )
-        return self._connection.execute(statement.returning(leaders.c.holder)).first() is not None
-
-    def leads(self, name: str, holder: str) -> bool:
-        query = select(tables.leaders.c.holder).where(tables.leaders.c.name == name)
-        return self._connection.scalar(query) == holder
-
-    def leave_leadership(self, name: str, holder: str) -> None:
-        self._must_write()
-        leaders = tables.leaders
-        self._connection.execute(delete(leaders).where(leaders.c.name == name, leaders.c.holder == holder))
-
     # -- inside -----------------------------------------------------------------------------------------------
 
     def _must_write(self) -> None:
@@ -496,9 +400,6 @@ class SqlTransaction(HoursRows, WaitingRows):
             for row in self._connection.execute(query)
         ]
 
-    def _nodes_reported(self) -> bool:
-        return bool(self._connection.scalar(select(func.count()).where(tables.reported.c.what == "nodes")))
-
 
 def _entry_row(entry: Entry) -> dict[str, Any]:
     return {
@@ -517,14 +418,3 @@ def _entry(row: Mapping[Any, Any]) -> tuple[int, Entry]:
     values = dict(row)
     number = values.pop("id")
     return number, Entry(**values | {"kind": EntryKind(values["kind"])})
-
-
-def _person(row: Mapping[Any, Any]) -> Person:
-    return Person(
-        name=row["name"],
-        pools=tuple(row["pools"]),
-        roles=frozenset(row["roles"]),
-        profiles=frozenset(row["profiles"]),
-        any_pool=row["any_pool"],
-        any_profile=row["any_profile"],
-    )
