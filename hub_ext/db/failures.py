@@ -1,7 +1,7 @@
 """What a database's errors mean to the person who meets them.
 
-Only errors that say "the database did not take part" are put into words here. A broken constraint or a wrong
-statement is a mistake of ours and stays what it is.
+Only errors that say "the database did not take part", or "no text can hold this", are put into words here. A broken
+constraint or a wrong statement is a mistake of ours and stays what it is.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from hub_ext.core.errors import HubError, SchemaMismatch, StoreUnavailable
+from hub_ext.core.errors import BadInput, HubError, SchemaMismatch, StoreUnavailable
 
 NOTHING = "Nothing was booked"
 UNKNOWN = "Whether this was booked is not known; asking again with the same id books it only once"
@@ -90,11 +90,13 @@ _POSTGRESQL = {
     "XX002": DAMAGED,
 }
 _WRONG_TABLES = ("42P01", "42703")
+_NO_TEXT = (None, "22021", "22P05")
+"""Of a psycopg.DataError: characters that PostgreSQL keeps in no text; the driver itself says so without a state."""
 
 
 @contextmanager
 def put_into_words(engine: Engine, *, outcome: str = NOTHING) -> Iterator[None]:
-    """Raise StoreUnavailable or SchemaMismatch for errors of the database that mean so; pass on all others.
+    """Raise StoreUnavailable, SchemaMismatch or BadInput for errors of the database that mean so; pass on all others.
 
     The sentence holds neither SQL nor a password; the database's own words are its `__cause__`.
     """
@@ -123,6 +125,10 @@ def failure_of(engine: Engine, error: DBAPIError | PoolTimeout, outcome: str = N
     elif isinstance(cause, psycopg.Error):
         if cause.sqlstate in _WRONG_TABLES:
             return wrong_tables(engine)
+        if isinstance(cause, psycopg.DataError) and cause.sqlstate in _NO_TEXT:
+            return BadInput(
+                "A text that was given holds a character that cannot be kept; leave out NUL and the like."
+            )
         words = _of_postgresql(cause, lost=isinstance(error, DBAPIError) and error.connection_invalidated)
     else:
         words = None

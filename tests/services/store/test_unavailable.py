@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.exc import DBAPIError
 
 from hub_ext.core.decision import Admit
-from hub_ext.core.errors import SchemaMismatch, StoreUnavailable
+from hub_ext.core.errors import BadInput, SchemaMismatch, StoreUnavailable
 from hub_ext.db.engine import make_engine
 from hub_ext.db.upgrade import upgrade
 from hub_ext.quota.ledger import Entry, EntryKind
@@ -364,4 +364,16 @@ def test_a_mistake_is_not_called_unavailable(
     with pytest.raises(raised):
         book(store, ASK)
     assert_nothing_booked(postgresql_database)
+    store.close()
+
+
+def test_a_character_that_no_text_can_hold_is_the_callers_to_leave_out(postgresql_database: Database) -> None:
+    store = new_store(postgresql_database, policy="city")
+    with pytest.raises(BadInput, match="cannot be kept"), store.reading() as transaction:
+        transaction.ticket("a\x00b")
+    with pytest.raises(BadInput, match="cannot be kept"), store.booking() as transaction:
+        ledger = transaction.ledger([])
+        ledger.entries.append(Entry(EntryKind.DECIDED, START, facts={"text": "a\x00b"}))
+        transaction.save(ledger, [])
+    assert_works(store)
     store.close()
