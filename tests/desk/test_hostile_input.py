@@ -17,9 +17,7 @@ from tests.support.desk import API, DESK
 
 HOSTILE = [
     "%00",
-    "a%00b",
     "%ED%A0%80",
-    "%F0%9F%92%A9",
     "'%22%3C%26;--",
     "..%2F..%2Fetc",
     "9" * 40,
