@@ -226,6 +226,15 @@ def _granted(entry: Entry, facts: LogFacts, say: Speaker) -> str:
     )
 
 
+def _reserved(entry: Entry, facts: LogFacts, say: Speaker) -> str:
+    return say(
+        "{what}, from {start} to {end}",
+        what=say.amounts(entry.facts["amounts"]),
+        start=say.moment(entry.facts["start"], facts.now),
+        end=say.moment(entry.facts["end"], facts.now),
+    )
+
+
 def _corrected(entry: Entry, facts: LogFacts, say: Speaker) -> str:
     units = entry.facts["units"]
     hours = say.hours(abs(units))
@@ -252,6 +261,7 @@ _TELLS: Final[Mapping[EntryKind, Callable[[Entry, LogFacts, Speaker], str]]] = {
     EntryKind.WITHDRAWN: _ends,
     EntryKind.ACCRUED: _accrued,
     EntryKind.GRANTED: _granted,
+    EntryKind.RESERVED: _reserved,
     EntryKind.CORRECTED: _corrected,
     EntryKind.DECIDED: _decided,
 }

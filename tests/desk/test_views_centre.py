@@ -252,6 +252,12 @@ def told(kind: EntryKind, facts: dict[str, Any], why: str = "") -> tuple[str, st
             ("5 GPU-h, until tomorrow 11:00", "", "Deadline of the thesis"),
         ),
         (EntryKind.CORRECTED, {"units": -36 * 10**8}, "", ("1 GPU-h less used", "", "")),
+        (
+            EntryKind.RESERVED,
+            {"amounts": {"gpu.h200": 2000}, "start": START + HOUR, "end": START + 26 * HOUR},
+            "made",
+            ("2 × H200, from 10:00 to tomorrow 11:00", "made", ""),
+        ),
         (EntryKind.RELEASED, {}, "stopped", ("", "stopped", "")),
         (EntryKind.BOOKED, {"of": "another version"}, "", ("", "", "")),
     ],
