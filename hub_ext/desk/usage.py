@@ -47,7 +47,11 @@ LEASE_FIELDS: Final = (
     Field(
         "pool_path", "text", "the pools it is charged to, from the root: `seoul/public-interest/hangang-univ`"
     ),
-    Field("kind", "text", "`server`, `dask-scheduler` or `dask-worker`"),
+    Field(
+        "kind",
+        "text",
+        "`server`, `dask-scheduler`, `dask-worker`, or `reservation`: what one held and nobody used",
+    ),
     Field("profile", "text", "profile it was started with"),
     Field("server", "text", "name of the server; empty is the person's default one"),
     Field("resource", "text", "GPU class (`h200`), or `cpu` for a lease without a GPU"),

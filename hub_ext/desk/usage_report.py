@@ -16,6 +16,7 @@ from hub_ext.quota.budget import first_instant
 from hub_ext.quota.model import Policy
 from hub_ext.quota.ports import Store, Transaction
 from hub_ext.quota.ports_hours import UsageScope
+from hub_ext.quota.windows import UNUSED
 
 PlaceT = TypeVar("PlaceT")
 By = Literal["lease", "day", "pool", "person"]
@@ -79,7 +80,11 @@ def all_pages(store: Store, scope: UsageScope, by: By, size: int = EXPORT_PAGE) 
 
 
 def sacct_pages(store: Store, scope: UsageScope, size: int = EXPORT_PAGE) -> Iterator[list[str]]:
-    """Every lease that ran and ended on the days of the report, once, as `sacct` writes jobs."""
+    """Every lease that ran and ended on the days of the report, once, as `sacct` writes jobs.
+
+    Not what a reservation held and nobody used: whoever reads jobs multiplies their time with their GPUs, and would count
+    what ran inside twice.
+    """
     after = None
     with store.reading() as txn:
         zone = txn.policy.timezone
@@ -89,7 +94,7 @@ def sacct_pages(store: Store, scope: UsageScope, size: int = EXPORT_PAGE) -> Ite
     while True:
         with store.reading() as txn:
             found = txn.lease_usage(scope, after=after, limit=size)
-        yield [sacct_line(one, CLUSTER) for one in found]
+        yield [sacct_line(one, CLUSTER) for one in found if one.lease.kind != UNUSED]
         if len(found) < size:
             return
         after = (found[-1].lease.booked_at, found[-1].lease.id)

@@ -10,7 +10,11 @@ import pytest
 from hub_ext.core.people import Person
 from hub_ext.desk.usage import FIELDS, LEASE_FIELDS, SACCT_FIELDS, names
 from hub_ext.desk.usage_report import By, all_pages, read_page, sacct_pages, scope_for
+from hub_ext.desk.windows import keep_windows
+from hub_ext.quota.calendar import Green
 from hub_ext.quota.codes import Ended
+from hub_ext.quota.model import Reservation
+from hub_ext.quota.reserving import ask_to_reserve
 from tests.services.desk.centre import HOUR, START, Centre
 from tests.services.hours.people import (
     CLASSMATE,
@@ -228,6 +232,20 @@ def test_what_ended_is_written_as_slurm_writes_jobs(centre: Centre) -> None:
 def test_a_job_is_in_the_report_of_the_day_on_which_it_ended(centre: Centre) -> None:
     assert not list(lines_for_xdmod(centre, first=FIRST, last=FIRST))
     assert len(list(lines_for_xdmod(centre, first=SECOND, last=SECOND))) == 3
+
+
+def test_what_a_reservation_held_for_nobody_is_in_the_hours_and_no_job(centre: Centre) -> None:
+    window = Reservation("w1", "univ", {"gpu.h200": 1000}, NOW + HOUR, NOW + 2 * HOUR)
+    with centre.store.booking() as txn:
+        assert isinstance(ask_to_reserve(txn, window, NOW, who="univ-lead"), Green)
+    for _ in range(8):
+        centre.clock.at += HOUR // 4
+        with centre.store.booking() as txn:
+            keep_windows(txn, centre.clock.at)
+    (row,) = [row for row in rows(centre) if row["kind"] == "reservation"]
+    assert (row["lease"], row["person"], row["pool"]) == ("w1/unused", "", "univ")
+    assert row["gpu_hours"] == pytest.approx(1 / 3), "the twenty minutes after which it was given up"
+    assert "" not in {job["user"] for job in lines_for_xdmod(centre)}
 
 
 def test_every_reason_has_its_word_of_slurm(centre: Centre) -> None:
