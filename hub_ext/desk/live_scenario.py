@@ -1,7 +1,7 @@
 """The centre as it stands now as a scenario for `hub-ext simulate`: what the what-if form begins with. Pure.
 
-Leases, machines, hours and tickets become what QUOTA's what-if file calls them; a lease whose pool is not in the policy
-any more is left out and told.
+Leases, machines, hours and tickets become what QUOTA's what-if file calls them. What is of a pool that the policy does
+not have any more is left out; leases are told.
 """
 
 from __future__ import annotations
@@ -60,12 +60,13 @@ def _lines(live: Live) -> Iterator[str]:
     left_out = len(live.leases) - len(known)
     note = f"Left out: {left_out} in pools that the policy does not name any more." if left_out else ""
     yield from _section("leases", (_lease(live, lease) for lease in known), note)
-    yield from _section("reservations", (_reservation(policy, one) for one in live.reservations))
+    reserved = [one for one in live.reservations if one.pool in policy.pools]
+    yield from _section("reservations", (_reservation(policy, one) for one in reserved))
     yield from _section("used_hours", (_used(state) for state in live.budgets if state.used > 0))
     yield "events:"
-    for grant, left in live.grants:
+    for grant, left in (pair for pair in live.grants if _has_its_budget(policy, pair[0])):
         yield f"  - {{at: +0m, grant: {_flow(_grant(policy, grant, left))}}}"
-    for ticket in live.tickets:
+    for ticket in (one for one in live.tickets if one.ask.pool in policy.pools):
         yield f"  - {{at: +0m, ask: {_flow(_ask(ticket))}}}"
     yield "  # What would be, if … ? For example: somebody asks, and an hour goes by."
     yield from _example(live)
@@ -140,6 +141,11 @@ def _lease(live: Live, lease: Lease) -> dict[str, object]:
     if lease.reservation is not None and lease.reservation in {one.id for one in live.reservations}:
         entry["reservation"] = lease.reservation
     return entry
+
+
+def _has_its_budget(policy: Policy, grant: Grant) -> bool:
+    pool = policy.pools.get(grant.pool)
+    return pool is not None and any(budget.name == grant.budget for budget in pool.budgets)
 
 
 def _reservation(policy: Policy, one: Reservation) -> dict[str, object]:

@@ -17,7 +17,7 @@ from hub_ext.core.clock import HOUR, MINUTE
 from hub_ext.desk.centre import read_live
 from hub_ext.desk.live_scenario import live_scenario
 from hub_ext.desk.what_if import LONGEST_TEXT, Busy, TookTooLong, WhatIf, answer_to
-from hub_ext.quota.model import Ask, Eta, Reservation
+from hub_ext.quota.model import Ask, Eta, Outlook, Reservation, Ticket
 from hub_ext.quota.numbers import pool_numbers
 from tests.desk.lively import NEIGHBOUR, OPERATOR_PERSON, POLICY, START, STUDENT, TOKEN, Lively, lively
 from tests.support.databases import Database
@@ -284,7 +284,18 @@ def test_the_live_scenario_stands_where_the_centre_stands(centre: Lively) -> Non
 
 
 def test_a_live_scenario_tells_what_it_leaves_out(centre: Lively) -> None:
-    centre.load(POLICY.replace("  lab:\n", "  studio:\n"))
+    centre.admission.grant(
+        "univ", 36 * 10**9, START + 24 * HOUR, why="soon", who="operator", period="month", person=None
+    )
+    ask = Ask("gone", "student", "lab", {"gpu.h200": 1000}, server="gone")
+    with centre.store.booking() as txn:
+        txn.put_reservations([Reservation("w1", "lab", {"gpu.h200": 1000}, START + HOUR, START + 3 * HOUR)])
+        txn.put_tickets([Ticket(ask, START, Outlook("pool-full"))])
+    centre.load(
+        POLICY.replace("  lab:\n", "  studio:\n").replace(
+            "{hours: 200, period: month", "{hours: 200, period: day"
+        )
+    )
     text = live_scenario(read_live(centre.store, START))
     assert "Left out: 2 in pools that the policy does not name any more." in text
     assert answer_to(text.encode()).faults == ()
