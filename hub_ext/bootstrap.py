@@ -348,7 +348,7 @@ def _page_settings(
         server_line=lambda spawner, language: PageWords.server_line(spawner, language, documents.policy),
         # No bound method: traitlets copies what is configured, with the object it is bound to.
         ended_line=lambda person, server, language: words.ended_line(person, server, language),
-        first_again=lambda person, server: words.first_again(person, server),
+        goes_on=lambda person, server: words.goes_on(person, server),
     )
 
 

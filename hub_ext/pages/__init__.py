@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from jinja2 import pass_context
@@ -52,12 +52,17 @@ class DemoPerson:
     line: PersonLine = PersonLine()
 
 
+GoesOn = Literal["", "line", "hours"]
+"""What somebody whose server ended does next at the desk: see their place in line, or ask for hours."""
+
+
 @dataclass(frozen=True)
 class PageSettings:
     """What the pages are told.
 
     `person_line` gets the name of who is signed in, `server_line` a spawner and a language, `ended_line` person,
-    server and language, `first_again` person and server; all are called while a page is drawn and must answer at once (from memory).
+    server and language, `goes_on` person and server; all are called while a page is drawn and must answer at once
+    (from memory).
     """
 
     brand: str = "Hangang Hub"
@@ -69,7 +74,7 @@ class PageSettings:
     person_line: Callable[[str], PersonLine | None] = lambda name: None
     server_line: Callable[[Any, Language], str] = lambda spawner, language: ""
     ended_line: Callable[[str, str, Language], str] = lambda person, server, language: ""
-    first_again: Callable[[str, str], bool] = lambda person, server: False
+    goes_on: Callable[[str, str], GoesOn] = lambda person, server: ""
 
 
 def template_paths() -> list[str]:
@@ -169,9 +174,9 @@ class PageVars:
         """Why a server of theirs ended; empty where that is not known."""
         return self._settings.ended_line(user.name, server, self.language(context))
 
-    def first_again(self, user: Any, server: str) -> bool:
-        """Whether it was taken back, and they wait for the next."""
-        return self._settings.first_again(user.name, server)
+    def goes_on(self, user: Any, server: str) -> GoesOn:
+        """Where at the desk it goes on after a server of theirs ended."""
+        return self._settings.goes_on(user.name, server)
 
     def person_line(self, user: Any) -> PersonLine | None:
         return self._settings.person_line(user.name) if user is not None else None

@@ -11,7 +11,7 @@ from hub_ext.core.clock import Instant, Seconds, SystemClock
 from hub_ext.core.decision import Admit, Refuse, Wait
 from hub_ext.core.errors import HubError
 from hub_ext.language import DEFAULT, Language, Speaker, gpu_names, translator
-from hub_ext.pages import request_language
+from hub_ext.pages import GoesOn, request_language
 from hub_ext.profiles.render import render_refusal, render_start, render_waiting
 from hub_ext.profiles.selection import BadSelection
 from hub_ext.profiles.service import Chosen, Menu, Profiles
@@ -103,9 +103,15 @@ class PageWords:
         why = self._ends.get((person, server))
         return "" if why is None else str(explain_release(why, translator(language)))
 
-    def first_again(self, person: str, server: str) -> bool:
-        """Whether this person's server was taken back: they are first in line for the next."""
-        return self._ends.get((person, server)) == Ended.TAKEN_BACK
+    def goes_on(self, person: str, server: str) -> GoesOn:
+        """Where at the desk it goes on after this person's server ended: in line again, or by asking for hours."""
+        match self._ends.get((person, server)):
+            case Ended.TAKEN_BACK:
+                return "line"
+            case Ended.HOURS:
+                return "hours"
+            case _:
+                return ""
 
     def waiting(self, what: str, language: Language) -> str:
         return explain_waiting(what, translator(language))

@@ -316,7 +316,7 @@ def test_a_server_that_ended_says_why_on_the_page_its_owner_comes_to(draw: Draw,
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_whoever_is_first_in_line_again_is_led_to_their_place(draw: Draw, language: Language) -> None:
-    settings = PageSettings(first_again=lambda person, server: (person, server) == ("student", ""))
+    settings = PageSettings(goes_on=lambda person, server: "" if server else "line")
     known = {"failed": False, "failed_html_message": "", "failed_message": ""}
     say = translator(language)
     page = draw("not_running.html", Handler(language), settings=settings, server_name="", **known)
@@ -326,3 +326,12 @@ def test_whoever_is_first_in_line_again_is_led_to_their_place(draw: Draw, langua
     other = draw("not_running.html", Handler(language), settings=settings, server_name="second", **known)
     assert say("See my place in line") not in other
     assert say("Start it") in other
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_whoever_has_no_hours_left_may_ask_for_more(draw: Draw, language: Language) -> None:
+    settings = PageSettings(goes_on=lambda person, server: "hours")
+    known = {"failed": False, "failed_html_message": "", "failed_message": ""}
+    page = draw("not_running.html", Handler(language), settings=settings, server_name="", **known)
+    assert translator(language)("Ask for more hours") in page
+    assert 'services/desk/hours#ask"' in page

@@ -95,9 +95,10 @@ async def test_its_owner_is_told_why_a_server_ended(site: Site) -> None:
     assert words.ended_line("student", "", "en").startswith("You stopped the server.")
     assert words.ended_line("student", "", "ko") != words.ended_line("student", "", "en")
     assert words.ended_line("student", "second", "en") == ""
-    assert not words.first_again("student", "")
-    words.over("student", "", "taken-back")
-    assert words.first_again("student", "")
+    assert words.goes_on("student", "") == ""
+    for why, want in (("taken-back", "line"), ("budget-spent", "hours"), ("ended", "")):
+        words.over("student", "", why)
+        assert words.goes_on("student", "") == want
 
 
 @pytest.mark.parametrize(
