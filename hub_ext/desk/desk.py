@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import quote
 
 from hub_ext.core.clock import Clock
 from hub_ext.core.people import Person
@@ -20,6 +21,17 @@ PREFIX: Final = "/services/desk"
 API: Final = f"{PREFIX}/api/v1"
 HUB: Final = "/hub/"
 """The hub's own pages, as a browser sees them."""
+
+
+def ticket_page(ticket_id: str) -> str:
+    """The waiting room of a ticket; afterwards, what became of it."""
+    return f"{PREFIX}/tickets/{quote(ticket_id, safe='')}"
+
+
+def start_page(person: str, server: str) -> str:
+    """The hub's page of a start, which goes on to the server by itself."""
+    path = f"{HUB}spawn-pending/{quote(person, safe='')}"
+    return f"{path}/{quote(server, safe='')}" if server else path
 
 
 @dataclass(frozen=True, slots=True)

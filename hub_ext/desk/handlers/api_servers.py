@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from hub_ext.desk.access import READ
 from hub_ext.desk.auth import calls
-from hub_ext.desk.desk import API, HUB
+from hub_ext.desk.desk import API, start_page
 from hub_ext.desk.errors import Problem
 from hub_ext.desk.handlers.api_tickets import waiting_body
 from hub_ext.desk.mine import titles_of
@@ -76,8 +75,4 @@ async def start(request: Request, response: Response, caller: Reader, wanted: Ne
         return StartedBody(ticket=ticket, page=ticket.page)
     assert started.lease is not None
     response.headers["Location"] = f"{API}/leases/{started.lease.id}"
-    page = f"{HUB}spawn-pending/{quote(caller.name, safe='')}"
-    return StartedBody(
-        lease=started.lease.id,
-        page=f"{page}/{quote(wanted.server, safe='')}" if wanted.server else page,
-    )
+    return StartedBody(lease=started.lease.id, page=start_page(caller.name, wanted.server))

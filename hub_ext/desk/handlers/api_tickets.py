@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from typing import Annotated
-from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import BaseModel
 
 from hub_ext.desk.access import READ
 from hub_ext.desk.auth import calls
-from hub_ext.desk.desk import API, PREFIX, Desk
+from hub_ext.desk.desk import API, Desk, ticket_page
 from hub_ext.desk.errors import not_found
 from hub_ext.desk.handlers.api_leases import checked_cursor
 from hub_ext.desk.mine import titles_of
@@ -65,11 +64,7 @@ async def leave(request: Request, caller: Reader, ticket_id: TicketId) -> Respon
 
 def waiting_body(desk: Desk, caller: Caller, ticket: Ticket) -> TicketBody:
     titles = titles_of(caller.policy, desk.profiles.catalogue)
-    return ticket_body(ticket, caller.say, titles=titles, now=desk.clock.now(), page=page_of(ticket.id))
-
-
-def page_of(ticket_id: str) -> str:
-    return f"{PREFIX}/tickets/{quote(ticket_id, safe='')}"
+    return ticket_body(ticket, caller.say, titles=titles, now=desk.clock.now(), page=ticket_page(ticket.id))
 
 
 def _page(desk: Desk, person: str, limit: int, after: Place | None) -> tuple[list[Ticket], str | None]:
@@ -93,7 +88,7 @@ def _after(desk: Desk, caller: Caller, ticket_id: str, standing: Standing) -> Ti
             profile=lease.profile,
             amounts=dict(lease.amounts),
             lease=lease.id,
-            page=page_of(ticket_id),
+            page=ticket_page(ticket_id),
         )
     told = over_page(over, lease, caller.say, titles=titles, now=desk.clock.now()).told
     facts = over.facts if over is not None else {}
@@ -107,5 +102,5 @@ def _after(desk: Desk, caller: Caller, ticket_id: str, standing: Standing) -> Ti
         sentence=str(told),
         why=lease.reason if lease is not None else (over.why if over is not None else None),
         successor=standing.successor,
-        page=page_of(ticket_id),
+        page=ticket_page(ticket_id),
     )

@@ -7,7 +7,6 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import asdict, replace
 from typing import Annotated, Any, Final
-from urllib.parse import quote
 
 import anyio
 from fastapi import APIRouter, Depends, Request, Response
@@ -18,7 +17,7 @@ from starlette.datastructures import FormData
 
 from hub_ext.core.errors import HubError
 from hub_ext.desk.auth import SignedIn, checked_form, session_of
-from hub_ext.desk.desk import HUB, PREFIX, Desk
+from hub_ext.desk.desk import PREFIX, Desk, start_page, ticket_page
 from hub_ext.desk.errors import Problem, not_found
 from hub_ext.desk.live import Seen, Subscription, Watch
 from hub_ext.desk.mine import titles_of
@@ -95,7 +94,7 @@ async def go(request: Request, ticket_id: str, visitor: SignedIn) -> Response:
     standing = await desk.admission.standing(ticket_id)
     lease = standing.lease
     if lease is None or not lease.live or lease.person != visitor.name:
-        return RedirectResponse(f"{PREFIX}/tickets/{quote(ticket_id, safe='')}", 303)
+        return RedirectResponse(ticket_page(ticket_id), 303)
     await desk.admission.claim(lease.id, visitor.name)
     return to_the_server(visitor.name, lease.server)
 
@@ -103,7 +102,7 @@ async def go(request: Request, ticket_id: str, visitor: SignedIn) -> Response:
 @router.post("/leave")
 async def leave(request: Request, ticket_id: str, visitor: SignedIn, form: Form) -> Response:
     left = await desk_of(request).admission.leave(ticket_id, visitor.name)
-    here = f"{PREFIX}/tickets/{quote(ticket_id, safe='')}"
+    here = ticket_page(ticket_id)
     if left is None and await _standing_of(desk_of(request), ticket_id, visitor) is None:
         raise not_found()
     return RedirectResponse(here, 303)
@@ -127,14 +126,12 @@ async def start_instead(request: Request, ticket_id: str, visitor: SignedIn, for
             **started.objection.facts,
         )
     if started.ticket is not None:
-        return RedirectResponse(f"{PREFIX}/tickets/{quote(started.ticket.id, safe='')}", 303)
+        return RedirectResponse(ticket_page(started.ticket.id), 303)
     return to_the_server(visitor.name, server)
 
 
 def to_the_server(person: str, server: str) -> Response:
-    """The hub's page of a start, which goes on to the server by itself."""
-    path = f"{HUB}spawn-pending/{quote(person, safe='')}"
-    return RedirectResponse(f"{path}/{quote(server, safe='')}" if server else path, 303)
+    return RedirectResponse(start_page(person, server), 303)
 
 
 # -- the page ---------------------------------------------------------------------------------------------------------
@@ -167,7 +164,7 @@ async def _after(request: Request, desk: Desk, ticket_id: str, visitor: Visitor)
     if standing is None:
         raise not_found()
     if standing.successor is not None:
-        return RedirectResponse(f"{PREFIX}/tickets/{quote(standing.successor, safe='')}", 303)
+        return RedirectResponse(ticket_page(standing.successor), 303)
     lease, say = standing.lease, visitor.say
     if lease is not None and lease.live:
         return render(request, visitor, "waiting_turn.html", ticket_id=ticket_id, lease=lease)
