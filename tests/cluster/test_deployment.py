@@ -32,15 +32,9 @@ def hub(cluster: Cluster) -> DeployedHub:
 @pytest.fixture(autouse=True)
 def nothing_runs(hub: DeployedHub) -> Iterator[None]:
     """Nothing was left here, and a test that fails leaves nothing to the next."""
-    end_all(hub)
+    hub.end_all()
     yield
-    end_all(hub)
-
-
-def end_all(hub: DeployedHub) -> None:
-    for pod in hub.pods():
-        hub.cluster.delete("pod", pod["metadata"]["name"], pod["metadata"]["namespace"])
-    wait_for(lambda: not hub.leases(), "no lease is left", 60)
+    hub.end_all()
 
 
 @pytest.fixture
@@ -48,18 +42,6 @@ def browser() -> Iterator[Browser]:
     """For one test: while it is there, an event loop runs, and no asynchronous test can."""
     with chromium() as one:
         yield one
-
-
-def signed_in(hub: DeployedHub, name: str) -> Visitor:
-    visitor = Visitor(hub)  # type: ignore[arg-type]  # it needs no more than an address
-    visitor.sign_in(name, hub.password)
-    visitor.name = name
-    return visitor
-
-
-def lease_of(hub: DeployedHub, person: str) -> dict[str, Any]:
-    (lease,) = [one for one in hub.leases() if one["person"] == person]
-    return lease
 
 
 # -- over HTTP ---------------------------------------------------------------------------------------------------------
@@ -75,7 +57,7 @@ async def a_persons_story(hub: DeployedHub, visitor: Visitor) -> None:
     answer = visitor.submit_form("h200-slice", minutes="60")
     assert answer.status_code == 200
     visitor.wait_until_ready(seconds=120)
-    lease = lease_of(hub, name)
+    lease = hub.lease_of(name)
     assert (lease["profile"], lease["state"]) == ("h200-slice", "running")
 
     # The pod says whose it is, and has exactly the lease's GPUs.
@@ -105,11 +87,11 @@ async def a_persons_story(hub: DeployedHub, visitor: Visitor) -> None:
 
 
 async def test_a_demo_person_runs_the_city_notebook(hub: DeployedHub) -> None:
-    await a_persons_story(hub, signed_in(hub, "student"))
+    await a_persons_story(hub, hub.come("student"))
 
 
 async def test_files_outlive_a_server_and_are_there_in_every_server_of_a_person(hub: DeployedHub) -> None:
-    visitor = signed_in(hub, "researcher")
+    visitor = hub.come("researcher")
     visitor.start({"profile": "cpu-small"})
     visitor.wait_until_ready(seconds=120)
     visitor.http.get("/user/researcher/lab")
@@ -127,7 +109,7 @@ async def test_files_outlive_a_server_and_are_there_in_every_server_of_a_person(
 
 
 def test_a_hub_that_is_killed_finds_every_server_again(hub: DeployedHub) -> None:
-    visitor = signed_in(hub, "student")
+    visitor = hub.come("student")
     visitor.start({"profile": "h200-slice"})
     visitor.wait_until_ready(seconds=120)
     (before,) = hub.pods()
@@ -138,15 +120,15 @@ def test_a_hub_that_is_killed_finds_every_server_again(hub: DeployedHub) -> None
     visitor.wait_until_ready(seconds=60)
     (after,) = hub.pods()
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
-    assert lease_of(hub, "student")["handle"].endswith(before["metadata"]["uid"])
+    assert hub.lease_of("student")["handle"].endswith(before["metadata"]["uid"])
     visitor.stop()
 
 
 def test_whose_pod_was_deleted_reads_why_the_server_is_gone(hub: DeployedHub, cluster: Cluster) -> None:
-    visitor = signed_in(hub, "student")
+    visitor = hub.come("student")
     visitor.start({"profile": "h200-slice"})
     visitor.wait_until_ready(seconds=120)
-    lease = lease_of(hub, "student")
+    lease = hub.lease_of("student")
     (pod,) = hub.pods()
     cluster.delete("pod", pod["metadata"]["name"], pod["metadata"]["namespace"])
     wait_for(lambda: "" not in visitor.servers(), "the hub notices", 60)

@@ -17,10 +17,14 @@ from typing import Any
 import httpx
 import yaml
 
+from hub_ext.core.clock import SystemClock
 from hub_ext.core.people import Person
 from hub_ext.factory import Factory
+from hub_ext.quota.model import Ticket
+from hub_ext.quota.service import Admission
 from hub_ext.settings import load_settings
 from tests.support.cluster import Cluster
+from tests.support.desk import records
 from tests.support.hub import wait_for
 from tests.support.kube_hub import GATEWAY, KubeHub
 
@@ -85,6 +89,20 @@ class Crowd:
         with ThreadPoolExecutor(max_workers=threads) as pool:
             return list(pool.map(click, self.names if names is None else names))
 
+    def click_all(self) -> list[httpx.Response]:
+        """Everybody clicks once, all at the same moment; their answers."""
+        with ThreadPoolExecutor(max_workers=len(self.names)) as pool:
+            return list(pool.map(self.start, self.names))
+
+    def stop(self, name: str) -> None:
+        answer = self.http.delete(f"/users/{name}/server")
+        assert answer.is_success, answer.text
+
+    def leave(self, ticket: Ticket) -> None:
+        """As its person would."""
+        with records(self.hub) as store:
+            Admission(store, SystemClock()).leave_now(ticket.id, ticket.ask.person)
+
     @contextmanager
     def starting(self, names: Sequence[str] | None = None) -> Iterator[None]:
         """Everybody clicks once, while something else is done; leaves when every click was answered or cut off."""
@@ -96,14 +114,21 @@ class Crowd:
             clicks.join(300)
 
     def stop_all(self) -> None:
-        """Until nobody has a server, and no pod is left."""
+        """Until nobody has a server, nobody waits for one, and no pod is left."""
 
         def stop(name: str) -> None:
             self.http.delete(f"/users/{name}/server")
 
-        with ThreadPoolExecutor(max_workers=32) as pool:
-            list(pool.map(stop, self.names))
-        wait_for(lambda: not self.hub.leases() and not self.hub.pods(), "all servers are gone", 120)
+        def all_gone() -> bool:
+            # Whoever waited may have been served meanwhile, and what still starts cannot be stopped yet.
+            for ticket in self.waiting():
+                self.leave(ticket)
+            names = {lease["person"] for lease in self.hub.leases()}
+            with ThreadPoolExecutor(max_workers=32) as pool:
+                list(pool.map(stop, names))
+            return not names and not self.waiting() and not self.hub.pods()
+
+        wait_for(all_gone, "all servers are gone", 180, 0.5)
 
     def ready(self) -> set[str]:
         """Who has a server that is ready; empty while the hub is away."""
@@ -124,6 +149,11 @@ class Crowd:
             following = page["_pagination"]["next"]
             offset = following["offset"] if following else None
         return found
+
+    def waiting(self) -> list[Ticket]:
+        """Who stands in line, as the clock wrote it down."""
+        with records(self.hub) as store, store.reading() as txn:
+            return list(txn.tickets())
 
     def one_to_one(self) -> bool:
         """Leases and live pods are the same things, and everybody has one."""
@@ -186,6 +216,8 @@ def crowd(
                 base_url=f"http://127.0.0.1:{hub.hub_port}/hub/api",
                 headers={"Authorization": f"token {TOKEN}"},
                 timeout=120,
+                # Each of them has a browser of their own.
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
                 trust_env=False,
             )
             with client:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -10,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, condition
+from tests.support.desk import AtTheDesk
 from tests.support.hub import ROOT, wait_for
 from tests.support.manifests import Object
 
@@ -59,13 +62,49 @@ class DeployedHub:
     def pods(self) -> list[Object]:
         return self.cluster.list("pods", USERS, component="singleuser-server")
 
+    def end_all(self) -> None:
+        """Nothing runs."""
+        for pod in self.pods():
+            self.cluster.delete("pod", pod["metadata"]["name"], pod["metadata"]["namespace"])
+        wait_for(lambda: not self.leases(), "no lease is left", 60)
+
+    def come(self, name: str, *, language: str = "en") -> AtTheDesk:
+        """Signed in with the demo's password."""
+        person = AtTheDesk(self, language=language)  # type: ignore[arg-type]  # it needs no more than an address
+        person.sign_in(name, self.password)
+        person.name = name
+        return person
+
+    def lease_of(self, person: str, server: str = "") -> dict[str, Any]:
+        (lease,) = [one for one in self.leases() if (one["person"], one["server"]) == (person, server)]
+        return lease
+
+    def sql(self, query: str) -> list[list[str]]:
+        """The rows that the centre's database answers with, every value as text."""
+        psql = "PGPASSWORD=$(cat /run/secrets/postgres/password) exec psql -h 127.0.0.1 -U hangang -d hangang"
+        where = ("exec", "postgres-0", f"--namespace={SYSTEM}", "--", "sh", "-c")
+        said = self.cluster.kubectl(*where, f'{psql} --csv --tuples-only -c "$0"', query)
+        return list(csv.reader(io.StringIO(said)))
+
+    def steps_of(self, lease: str) -> list[str]:
+        """What the ledger tells of a lease and its ticket, without what is charged meanwhile."""
+        known = f"lease = '{lease}' AND kind <> 'accrued'"
+        return [kind for (kind,) in self.sql(f"SELECT kind FROM hub_ext.entries WHERE {known} ORDER BY id")]
+
+    def leader(self) -> str:
+        """The pod whose clock leads."""
+        (row,) = self.sql("SELECT holder FROM hub_ext.leaders WHERE name = 'clock'")
+        return row[0].rpartition(":")[0]
+
+    def kill(self, pod: str) -> None:
+        """As a node that crashed would: without a word."""
+        self.cluster.kubectl("delete", "pod", pod, f"--namespace={SYSTEM}", "--grace-period=0", "--force")
+
     def kill_hub(self) -> None:
-        """As a node that crashed would: without a word. Returns when another hub serves."""
+        """Returns when another hub serves."""
         names = [pod["metadata"]["name"] for pod in self.hubs()]
         for name in names:
-            self.cluster.kubectl(
-                "delete", "pod", name, f"--namespace={SYSTEM}", "--grace-period=0", "--force"
-            )
+            self.kill(name)
         wait_for(
             lambda: [
                 pod
@@ -79,3 +118,12 @@ class DeployedHub:
 
     def hubs(self) -> list[Object]:
         return self.cluster.list("pods", SYSTEM, **{"app.kubernetes.io/name": "hub"})
+
+    def desks(self) -> list[Object]:
+        """Those that are ready."""
+        found = self.cluster.list("pods", SYSTEM, **{"app.kubernetes.io/name": "desk"})
+        return [
+            pod
+            for pod in found
+            if "deletionTimestamp" not in pod["metadata"] and condition(pod, "Ready") == "True"
+        ]
