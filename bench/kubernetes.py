@@ -2,6 +2,8 @@
 
     python -m bench.kubernetes alternating   # one start after the other, ours and plain in turn
     python -m bench.kubernetes burst         # 300 people within ten seconds
+    python -m bench.kubernetes short         # the same, with GPUs for half of them
+    python -m bench.kubernetes killed        # the same, and hub and desk are killed in the middle of it
     python -m bench.kubernetes restart       # a hub with 1,000 running servers is killed
 
 Pods are pretended (kwok) and ready three seconds after they got a node; hub, proxy, database and control plane are
@@ -11,6 +13,7 @@ real. `alternating --real` starts real JupyterLab pods instead. Needs the cluste
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import signal
@@ -25,8 +28,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import psutil
 
+from hub_ext.quota.model import Ticket
 from tests.support.cluster import Cluster, find_cluster
 from tests.support.crowd import Crowd, crowd
 from tests.support.hub import wait_for
@@ -64,12 +69,26 @@ class Times:
 
 
 @contextmanager
-def hub_of(cluster: Cluster, people: int, *, plain: bool, real: bool = False) -> Iterator[Crowd]:
+def hub_of(
+    cluster: Cluster,
+    people: int,
+    *,
+    plain: bool,
+    real: bool = False,
+    starts: int = 1000,
+    gpus: int | None = None,
+) -> Iterator[Crowd]:
     with (
         tempfile.TemporaryDirectory(prefix="bench-") as folder,
         cluster.namespace(**RESTRICTED) as namespace,
         crowd(
-            Path(folder), cluster, namespace, people, more=(PLAIN if plain else "") + (REAL if real else "")
+            Path(folder),
+            cluster,
+            namespace,
+            people,
+            starts=starts,
+            gpus=gpus,
+            more=(PLAIN if plain else "") + (REAL if real else ""),
         ) as one,
     ):
         yield one
@@ -127,65 +146,158 @@ def one_start(people: Crowd) -> float:
 # -- all at once ---------------------------------------------------------------------------------------------------------
 
 
-def burst(cluster: Cluster, people: int, within: float) -> None:
-    for plain in (False, True):
-        with pretended(cluster, 8), hub_of(cluster, people, plain=plain) as one:
-            answers: Counter[int | str] = Counter()
-            times = Times()
-            process = psutil.Process(one.hub.child("hub").pid)
-            before, cluster_before = cpu(process), cpu_of_parts(cluster)
-            began = time.monotonic()
-            threads = [
-                threading.Thread(
-                    target=arrive, args=(one, name, began + within * number / people, answers, times)
-                )
-                for number, name in enumerate(one.names)
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            wait_for(lambda: one.ready() == set(one.names), "all are ready", 600, 0.25)
-            last = time.monotonic() - began
-            parts = {
-                part: round(seconds - cluster_before[part], 1)
-                for part, seconds in cpu_of_parts(cluster).items()
-            }
+@dataclass
+class Burst:
+    """What people met: the answers to their clicks, and when each one's server was ready."""
+
+    people: Crowd
+    began: float = 0.0
+    answers: Counter[int | str] = field(default_factory=Counter)
+    clicked: dict[str, float] = field(default_factory=dict)
+    ready: dict[str, float] = field(default_factory=dict)
+    """Seconds since the first click."""
+    over: threading.Event = field(default_factory=threading.Event)
+
+    def click_to_ready(self) -> Times:
+        return Times([at - self.clicked[name] for name, at in self.ready.items()])
+
+    def click(self, name: str, at: float) -> None:
+        """At this second. Who is told "too many" clicks again when told to; who finds nobody there, after a second."""
+        time.sleep(max(0.0, self.began + at - time.monotonic()))
+        self.clicked[name] = time.monotonic() - self.began
+        met = False
+        while not self.over.is_set() and name not in self.ready:
+            try:
+                answer = self.people.start(name)
+            except httpx.HTTPError:
+                self.answers["no answer"] += 1
+                self.over.wait(1)
+                continue
+            self.answers[answer.status_code] += 1
+            if answer.status_code != 429:
+                break
+            met = True
+            self.over.wait(float(answer.headers.get("Retry-After", "30")))
+        self.answers["people with a 429"] += met
+
+    def watch(self) -> None:
+        """By the proxy's routes, which the hub makes when a server answers: the hub itself is not kept busy by us."""
+        hub = self.people.hub
+        token = json.loads((hub.state / "secrets.json").read_text())["proxy_token"]
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{hub.proxy_api_port}",
+            headers={"Authorization": f"token {token}"},
+            trust_env=False,
+        ) as proxy:
+            while not self.over.wait(0.25):
+                routes = proxy.get("/api/routes").json()
+                now = time.monotonic() - self.began
+                for name in self.people.names:
+                    if f"/user/{name}" in routes:
+                        self.ready.setdefault(name, now)
+
+
+@contextmanager
+def arriving(people: Crowd, within: float) -> Iterator[Burst]:
+    """Everybody clicks, one after the other within so many seconds; leaves when each was answered."""
+    found = Burst(people, time.monotonic())
+    clicks = [
+        threading.Thread(target=found.click, args=(name, within * number / len(people.names)))
+        for number, name in enumerate(people.names)
+    ]
+    watch = threading.Thread(target=found.watch)
+    for thread in (*clicks, watch):
+        thread.start()
+    try:
+        yield found
+        for thread in clicks:
+            thread.join(600)
+    finally:
+        found.over.set()
+        watch.join()
+
+
+def burst(cluster: Cluster, people: int, within: float, *, beside: bool) -> None:
+    for plain in (False, True) if beside else (False,):
+        with pretended(cluster, 8), hub_of(cluster, people, plain=plain, starts=64) as one:
+            hub, desk = psutil.Process(one.hub.child("hub").pid), psutil.Process(one.hub.child("desk").pid)
+            before, desk_before, cluster_before = cpu(hub), cpu(desk), cpu_of_parts(cluster)
+            with arriving(one, within) as found:
+                wait_for(lambda: len(found.ready) == people, "all are ready", 600, 0.25)
             print(
-                f"{'plain KubeSpawner, 64 starts at once' if plain else 'ours'}: {people} people in {within:g} s"
+                f"{'plain KubeSpawner' if plain else 'ours'}, 64 starts at once: {people} people in {within:g} s"
             )
-            print(f"  the last is ready {last:.1f} s after the first click; click to ready: {times.line()}")
+            tell(found)
             print(
-                f"  429 met by {answers['people with a 429']} people, {answers[429]} times in all; other answers: "
-                f"{ {status: n for status, n in answers.items() if isinstance(status, int) and status != 429} }"
+                f"  hub: {(cpu(hub) - before) / people:.3f} s of CPU for each start, {memory(hub):.0f} MiB; "
+                f"desk: {(cpu(desk) - desk_before) / people:.3f} s, {memory(desk):.0f} MiB"
             )
+            parts = cpu_of_parts(cluster)
             print(
-                f"  hub: {(cpu(process) - before) / people:.3f} s of CPU for each start, {process.memory_info().rss / 2**20:.0f} MiB"
+                f"  control plane, s of CPU: { {name: round(s - cluster_before[name], 1) for name, s in parts.items()} }"
             )
-            print(f"  control plane, s of CPU: {parts}")
 
 
-def arrive(people: Crowd, name: str, at: float, answers: Counter[int | str], times: Times) -> None:
-    """Click, and where that is answered with "too many", click again when one was told to."""
-    time.sleep(max(0.0, at - time.monotonic()))
-    began, met = time.monotonic(), False
-    while True:
-        answer = people.start(name)
-        answers[answer.status_code] += 1
-        if answer.status_code != 429:
-            break
-        met = True
-        time.sleep(float(answer.headers.get("Retry-After", "30")))
-    if met:
-        answers["people with a 429"] += 1
-    while answer.status_code == 202 and not is_ready(people, name):
-        time.sleep(0.25)
-    times.seconds.append(time.monotonic() - began)
+def short(cluster: Cluster, people: int, within: float) -> None:
+    """GPUs for half of them."""
+    with pretended(cluster, 8), hub_of(cluster, people, plain=False, starts=64, gpus=people // 2) as one:
+        hub = one.hub.child("hub")
+        with arriving(one, within) as found:
+            wait_for(lambda: len(found.ready) == people // 2, "half are ready", 600, 0.25)
+        tickets = wait_for(lambda: in_line(one, people - people // 2), "the others are in line", 60)
+        print(f"GPUs for {people // 2} of {people} people in {within:g} s")
+        tell(found)
+        print(
+            f"  in line: {len(tickets)}, reasons {dict(Counter(ticket.outlook.code for ticket in tickets))}, "
+            f"places {min(map(place_of, tickets))} to {max(map(place_of, tickets))}, "
+            f"with a time: {sum(1 for ticket in tickets if ticket.outlook.eta)}; "
+            f"the same hub runs: {hub.is_running() and one.hub.answers()}"
+        )
+        freed = time.monotonic()
+        gone = sorted(found.ready)[:20]
+        for name in gone:
+            one.http.delete(f"/users/{name}/server")
+        wait_for(lambda: len(one.ready() - set(found.ready)) == len(gone), "the next are served", 120, 0.25)
+        print(f"  {len(gone)} stop: as many of the line have a server after {time.monotonic() - freed:.1f} s")
 
 
-def is_ready(people: Crowd, name: str) -> bool:
-    servers = people.http.get(f"/users/{name}").json().get("servers", {})
-    return bool(servers.get("", {}).get("ready"))
+def in_line(people: Crowd, number: int) -> list[Ticket]:
+    """All of them, once each has a place; else nothing."""
+    found = people.waiting()
+    return found if len(found) == number and all(ticket.outlook.place for ticket in found) else []
+
+
+def place_of(ticket: Ticket) -> int:
+    return ticket.outlook.place or 0
+
+
+def killed(cluster: Cluster, people: int, within: float) -> None:
+    """Hub and desk are killed in the middle of it."""
+    with pretended(cluster, 8), hub_of(cluster, people, plain=False, starts=64) as one:
+        with arriving(one, within) as found:
+            time.sleep(within / 2)
+            for name in ("hub", "desk"):
+                os.kill(one.hub.child(name).pid, signal.SIGKILL)
+            at = time.monotonic()
+            wait_for(one.hub.answers, "the hub serves", 120, 0.1)
+            away = time.monotonic() - at
+            wait_for(lambda: len(found.ready) == people, "all are ready", 600, 0.25)
+        print(f"hub and desk killed -9 after {within / 2:g} s of {people} people in {within:g} s")
+        print(
+            f"  the hub serves again after {away:.1f} s; leases and pods are one to one: {one.one_to_one()}"
+        )
+        tell(found)
+
+
+def tell(found: Burst) -> None:
+    statuses = {status: n for status, n in found.answers.items() if status not in (429, "people with a 429")}
+    print(
+        f"  the last is ready {max(found.ready.values()):.1f} s after the first click; click to ready: {found.click_to_ready().line()}"
+    )
+    print(
+        f"  429 met by {found.answers['people with a 429']} people, {found.answers[429]} times in all; "
+        f"other answers: {statuses}"
+    )
 
 
 # -- a restart -----------------------------------------------------------------------------------------------------------
@@ -221,6 +333,11 @@ def cpu(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
+def memory(process: psutil.Process) -> float:
+    """MiB."""
+    return float(process.memory_info().rss) / 2**20
+
+
 def cpu_of_parts(cluster: Cluster) -> dict[str, float]:
     wanted = ("kube-apiserver", "etcd", "kube-scheduler", "kube-controller-manager", "kwok")
     found = {}
@@ -238,9 +355,18 @@ def main() -> None:
     one = what.add_parser("alternating")
     one.add_argument("--rounds", type=int, default=20)
     one.add_argument("--real", action="store_true", help="real JupyterLab pods")
-    two = what.add_parser("burst")
-    two.add_argument("--people", type=int, default=300)
-    two.add_argument("--within", type=float, default=10)
+    bursts = [
+        what.add_parser(name, help=text)
+        for name, text in (
+            ("burst", "many people within seconds"),
+            ("short", "with GPUs for half of them"),
+            ("killed", "hub and desk are killed in the middle of it"),
+        )
+    ]
+    for parser_of_burst in bursts:
+        parser_of_burst.add_argument("--people", type=int, default=300)
+        parser_of_burst.add_argument("--within", type=float, default=10)
+    bursts[0].add_argument("--alone", action="store_true", help="without plain KubeSpawner beside it")
     three = what.add_parser("restart")
     three.add_argument("--people", type=int, default=1000)
     given = parser.parse_args()
@@ -251,7 +377,11 @@ def main() -> None:
         case "alternating":
             alternating(cluster, given.rounds, real=given.real)
         case "burst":
-            burst(cluster, given.people, given.within)
+            burst(cluster, given.people, given.within, beside=not given.alone)
+        case "short":
+            short(cluster, given.people, given.within)
+        case "killed":
+            killed(cluster, given.people, given.within)
         case "restart":
             restart(cluster, given.people)
 
