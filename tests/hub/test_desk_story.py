@@ -76,7 +76,8 @@ def steps_of(hub: EmbeddedHub, lease: str) -> list[tuple[str, str]]:
 
 
 def lease_of(hub: EmbeddedHub, person: str) -> dict[str, Any]:
-    (lease,) = [one for one in hub.leases() if one["person"] == person]
+    """Of their default server."""
+    (lease,) = [one for one in hub.leases() if (one["person"], one["server"]) == (person, "")]
     return lease
 
 
@@ -145,6 +146,7 @@ def test_what_is_borrowed_goes_back_to_its_owner_and_comes_to_the_borrower_again
     founder.bar.get_by_role("button", name="Extend by").click()
     expect(founder.bar).to_contain_text("Others who came first")
     assert lease_of(hub, "founder")["ends_at"] == ends_at
+    beside = founder.bar.get_by_role("link", name="Start a CPU server beside it").get_attribute("href")
     mine = founder.beside()
     mine.desk()
     expect(mine.page.locator(".hd-server .hg-note")).to_contain_text("whoever it belongs to needs it back")
@@ -176,6 +178,16 @@ def test_what_is_borrowed_goes_back_to_its_owner_and_comes_to_the_borrower_again
     again = in_the_waiting_room(mine)
     expect(mine.page.locator("main")).to_contain_text("so you are first again")
 
+    # Meanwhile they go on with the same files on a server without a GPU, where the bar led.
+    cpu = founder.beside()
+    cpu.go(str(beside))
+    cpu.page.locator("#card-cpu-small button[type=submit]").click()
+    cpu.page.wait_for_url(re.compile("/user/founder/cpu/lab"), timeout=60_000)
+    expect(cpu.page.locator(".jp-DirListing")).to_contain_text("kept.txt", timeout=30_000)
+    expect(cpu.chip).to_be_hidden()
+    cpu.look("1-cpu-server-beside-it")
+    cpu.page.close()
+
     # The owner stops: the borrower has the server back, with what was saved.
     owner = student.beside()
     owner.desk()
@@ -199,8 +211,8 @@ def test_what_is_borrowed_goes_back_to_its_owner_and_comes_to_the_borrower_again
     assert steps_of(hub, ticket) == [*waited, ("ending", "stopped"), ("released", "stopped")]
     assert steps_of(hub, again) == waited[1:]
     assert founder.complaints == student.complaints == []
-    for person in ("founder", "student"):
-        AtTheDesk(hub, person).calls("DELETE", f"/leases/{again if person == 'founder' else ticket}")
+    for lease in hub.leases():
+        AtTheDesk(hub, lease["person"]).calls("DELETE", f"/leases/{lease['id']}")
     wait_for(lambda: not hub.leases(), "everything is over")
     assert hours_used(hub, "founder") == pytest.approx(hours_of(hub, "founder", 0.5), abs=2e-6)
     assert hours_used(hub, "student") == pytest.approx(hours_of(hub, "student", 1), abs=2e-6)
@@ -247,6 +259,7 @@ def test_hours_run_out_with_a_warning_and_a_notice_and_a_grant_brings_them_back(
     assert 0 <= seconds_between(ended["ends_at"], ended["released_at"]) < 15
     member.page.goto(member.lab)
     expect(member.page.locator("main")).to_contain_text("GPU시간이 모두 소진되어 서버가 종료되었습니다")
+    expect(member.page.get_by_role("button", name="시간 더 요청하기")).to_be_visible()
     member.look("2-why-it-ended-ko")
 
     # The start page says that they are spent, when new ones come, and whom to ask; who waits may ask from there.
@@ -287,7 +300,8 @@ def test_hours_run_out_with_a_warning_and_a_notice_and_a_grant_brings_them_back(
     mine.page.reload()
     expect(mine.page.locator("#hours-own")).to_contain_text("Good luck with it.")
     mine.look("2-granted-ko", full=True)
-    wait_for(lambda: not hub.leases(), "it ended when the granted hours were used up")
+    AtTheDesk(hub, "member").calls("DELETE", f"/leases/{ticket}")
+    wait_for(lambda: not hub.leases(), "it is over")
     assert hours_used(hub, "member") == pytest.approx(hours_of(hub, "member", 60), abs=2e-4)
     assert member.complaints == lead.complaints == []
 

@@ -290,7 +290,9 @@
       chipWidget.node.append(chip);
       chipWidget.hide();
       chip.addEventListener("click", () => view?.links.length && window.open(view.links.at(-1).href, "_blank", "noopener"));
-      statusBar.registerStatusItem(`${NAME}:chip`, { item: chipWidget, align: "right", rank: 900 });
+      // The bar shows its items anew now and then: only where there is something to say.
+      const isActive = () => Boolean(view?.chip);
+      statusBar.registerStatusItem(`${NAME}:chip`, { item: chipWidget, align: "right", rank: 900, priority: 1, isActive });
       bar.chip = chipWidget;
     }
 
