@@ -162,7 +162,7 @@ class Burst:
         return Times([at - self.clicked[name] for name, at in self.ready.items()])
 
     def click(self, name: str, at: float) -> None:
-        """At this second. Who is told "too many" clicks again when told to; who finds nobody there, after a second."""
+        """At this second. Who is told to come again does so when told to; who finds nobody there, after a second."""
         time.sleep(max(0.0, self.began + at - time.monotonic()))
         self.clicked[name] = time.monotonic() - self.began
         met = False
@@ -174,9 +174,9 @@ class Burst:
                 self.over.wait(1)
                 continue
             self.answers[answer.status_code] += 1
-            if answer.status_code != 429:
+            if answer.status_code not in (429, 503):
                 break
-            met = True
+            met |= answer.status_code == 429
             self.over.wait(float(answer.headers.get("Retry-After", "30")))
         self.answers["people with a 429"] += met
 
