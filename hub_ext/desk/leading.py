@@ -25,7 +25,8 @@ from hub_ext.quota.service import Admission
 log = structlog.get_logger("hub_ext.clock")
 
 LEADER = "clock"
-LEADER_SECONDS = 10
+LEADER_SECONDS = 7
+"""With the tick of whoever takes over, a clock that was killed is missed for less than ten seconds."""
 STARTS_SECONDS = 0.1
 """How long a tick waits for the starts it ordered: most are under way then."""
 
