@@ -1,6 +1,6 @@
 "use strict";
-// Runs in the head of every page, before anything is drawn: hands JupyterHub's scripts what they expect to find,
-// and sets light or dark. Everything it needs stands in the page as JSON.
+// Runs in the head of every page: hands JupyterHub's scripts what they expect to find. Everything it needs stands in the
+// page as JSON.
 (function () {
   const page = JSON.parse(document.getElementById("hangang-page").textContent);
 
@@ -28,21 +28,6 @@
     },
   });
 
-  // Light or dark: as chosen here (JupyterHub's own key), else as the system says.
-  const KEY = "jupyterhub-bs-theme";
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
-  const stored = () => {
-    try {
-      return localStorage.getItem(KEY);
-    } catch {
-      return null; // storage is forbidden here: then the system's choice it is
-    }
-  };
-  const show = () =>
-    document.documentElement.setAttribute("data-bs-theme", stored() || (dark.matches ? "dark" : "light"));
-  show();
-  dark.addEventListener("change", show);
-
   const relative = (element) => {
     const then = new Date(element.dateTime);
     if (isNaN(then)) {
@@ -57,33 +42,6 @@
   };
 
   document.addEventListener("DOMContentLoaded", () => {
-    const toggle = document.getElementById("dark-theme-toggle");
-    if (toggle) {
-      toggle.hidden = false;
-      toggle.addEventListener("click", () => {
-        const now = document.documentElement.getAttribute("data-bs-theme");
-        try {
-          localStorage.setItem(KEY, now === "dark" ? "light" : "dark");
-        } catch {
-          return;
-        }
-        show();
-      });
-    }
-    const menu = document.querySelector(".hg-menu");
-    if (menu) {
-      document.addEventListener("click", (event) => {
-        if (!menu.contains(event.target)) {
-          menu.open = false;
-        }
-      });
-      document.addEventListener("keydown", (event) => {
-        if (event.key === "Escape" && menu.open) {
-          menu.open = false;
-          menu.querySelector("summary").focus();
-        }
-      });
-    }
     document.querySelectorAll("time[datetime]").forEach(relative);
   });
 })();
