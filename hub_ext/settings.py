@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import secrets
 import socket
 import tempfile
@@ -15,7 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -411,7 +412,7 @@ def _secrets_of(kept: dict[str, Any]) -> Secrets:
 
 def new_secrets() -> dict[str, Any]:
     """Fresh ones, as the secrets file holds them. The ports are for hubs on one machine."""
-    first, second, third = _free_ports(3)
+    first, second, third = free_ports(3)
     return {
         "cookie_secret": secrets.token_hex(32),
         "proxy_token": secrets.token_hex(32),
@@ -424,10 +425,22 @@ def new_secrets() -> dict[str, Any]:
     }
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+PORTS: Final = range(20_000, 32_000)
+"""Below those that Linux and others hand out to outgoing connections: one kept for later is not taken meanwhile."""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of the loopback address that nobody listens at now, each another.
+
+    Raises OSError where so many cannot be found.
+    """
+    found: list[int] = []
+    for port in random.sample(PORTS, len(PORTS)):
+        if len(found) == count:
+            return found
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        found.append(port)
+    raise OSError(f"fewer than {count} free ports from {PORTS.start} to {PORTS.stop - 1}")

@@ -25,7 +25,7 @@ TITLES: Mapping[str, Mapping[str, str]] = {
     "hangang-univ": {"en": "Hangang University", "ko": "한강대학교"},
     "hangang-vision": {"en": "Vision lab", "ko": "비전 연구실"},
 }
-HOSTILE = "\"><script>alert('x')</script>&{{ 7*7 }}</select>{0}\u2028"
+HOSTILE = "\"><script>alert('x')</script>&{{ 1234567*8 }}</select>{0}\u2028"
 POOLS = (
     PoolChoice("hangang-univ", TITLES["hangang-univ"]),
     PoolChoice("hangang-vision", TITLES["hangang-vision"]),

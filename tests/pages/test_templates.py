@@ -186,7 +186,7 @@ def test_every_page_is_in_the_language_asked_for_with_no_script_in_it(
 def test_hostile_names_stay_text_on_every_page(draw: Draw, template: str) -> None:
     html = draw(template, name=HOSTILE)
     assert "<script>alert" not in html
-    assert "49" not in re.sub(r"<svg.*?</svg>", "", html, flags=re.DOTALL), "no name is read as a template"
+    assert str(1234567 * 8) not in html, "no name is read as a template"
 
 
 def test_the_simulated_banner_and_the_note_of_a_single_machine_stand_where_they_are_true(draw: Draw) -> None:

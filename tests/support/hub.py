@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,8 @@ from typing import Any
 
 import httpx
 import psutil
+
+from hub_ext.settings import free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "a-password-for-tests"
@@ -36,8 +37,7 @@ def wait_for(condition: Callable[[], Any], what: str, seconds: float = 60, every
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
+    return free_ports(1)[0]
 
 
 @dataclass
