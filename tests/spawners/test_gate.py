@@ -244,17 +244,15 @@ async def test_a_start_goes_on_though_the_records_were_away_in_between(
     both = [asyncio.create_task(one.pass_gate()) for one in (second, third)]
     await until_waiting(busy, "second", "third")
     leads = clock(busy)
-    starting = first
-    for left in ({second, third}, set[Any]()):
+    starting, left = first, {second, third}
+    while left:
         await admission.running(starting.lease_id, f"of {starting.user.name}", None)
         await admission.in_thread(leads.tick)
         # Both came in the same second: either may be the first.
         starting = await asyncio.to_thread(
-            wait_for,
-            lambda left=left: next((one for one in left if one.lease_id), None),
-            "somebody's turn came",
+            wait_for, lambda: next((one for one in left if one.lease_id), None), "somebody's turn came"
         )
-        left.discard(starting)
+        left.remove(starting)
     async with asyncio.timeout(30):
         await asyncio.gather(*both)
     assert looked >= 3
