@@ -39,7 +39,9 @@ SETTINGS_FILE = "hub.yaml"
 LEAST_PASSWORD = 8
 LEDGER_SCHEMA, HUB_SCHEMA = "hub_ext", "jupyterhub"
 SINCE_THE_DESK = frozenset({"desk_port"})
-"""What secrets made by an earlier version do not hold; a cluster has no use for it."""
+SINCE_THE_GATEWAY = frozenset({"gateway_port", "dask_http_port", "dask_tcp_port", "dask_proxy_token"})
+ADDED_LATER = SINCE_THE_DESK | SINCE_THE_GATEWAY
+"""What secrets made by an earlier version do not hold. Of ports a cluster has no use."""
 FROM_ENVIRONMENT = (
     "port",
     "state",
@@ -334,6 +336,13 @@ class Secrets:
     hub_port: int
     proxy_api_port: int
     desk_port: int
+    gateway_port: int
+    """Where the gateway of Dask clusters listens."""
+    dask_http_port: int
+    """Where the proxy before all schedulers serves their dashboards: for the desk, which asks who comes."""
+    dask_tcp_port: int
+    """Where it serves the schedulers themselves, encrypted, each to who has its certificate."""
+    dask_proxy_token: str
 
 
 def load_secrets(settings: Settings) -> Secrets:
@@ -393,18 +402,22 @@ def _add_what_is_new(path: Path) -> None:
         kept = json.loads(path.read_text())
     except (OSError, ValueError):
         return
-    if not isinstance(kept, dict) or kept.keys() >= SINCE_THE_DESK:
+    if not isinstance(kept, dict) or kept.keys() >= ADDED_LATER:
         return
+    missing = ADDED_LATER - kept.keys()
     fresh = new_secrets()
+    taken = {port for name, port in kept.items() if name.endswith("_port")}
+    while any(fresh[name] in taken for name in missing):  # kept for a sibling that does not run right now
+        fresh = new_secrets()
     descriptor, made = tempfile.mkstemp(prefix=".secrets.", dir=path.parent)
     with os.fdopen(descriptor, "w") as file:
-        json.dump({**kept, **{name: fresh[name] for name in SINCE_THE_DESK - kept.keys()}}, file)
+        json.dump({**kept, **{name: fresh[name] for name in missing}}, file)
     Path(made).replace(path)
 
 
 def _secrets_of(kept: dict[str, Any]) -> Secrets:
     """Raises for anything that `new_secrets` would not make."""
-    kept = {**dict.fromkeys(SINCE_THE_DESK, 0), **kept}
+    kept = {**{name: 0 if name.endswith("_port") else "" for name in ADDED_LATER}, **kept}
     if not all(isinstance(value, int if name.endswith("_port") else str) for name, value in kept.items()):
         raise TypeError("a number where a text was, or the other way round")
     return Secrets(**{**kept, "cookie_secret": bytes.fromhex(kept["cookie_secret"])})
@@ -412,16 +425,20 @@ def _secrets_of(kept: dict[str, Any]) -> Secrets:
 
 def new_secrets() -> dict[str, Any]:
     """Fresh ones, as the secrets file holds them. The ports are for hubs on one machine."""
-    first, second, third = free_ports(3)
+    hub, proxy_api, desk, gateway, dask_http, dask_tcp = free_ports(6)
     return {
         "cookie_secret": secrets.token_hex(32),
         "proxy_token": secrets.token_hex(32),
         "clock_token": secrets.token_hex(32),
         "desk_token": secrets.token_hex(32),
         "demo_password": secrets.token_urlsafe(9),
-        "hub_port": first,
-        "proxy_api_port": second,
-        "desk_port": third,
+        "hub_port": hub,
+        "proxy_api_port": proxy_api,
+        "desk_port": desk,
+        "gateway_port": gateway,
+        "dask_http_port": dask_http,
+        "dask_tcp_port": dask_tcp,
+        "dask_proxy_token": secrets.token_hex(32),
     }
 
 

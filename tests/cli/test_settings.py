@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -187,18 +187,22 @@ def test_secrets_are_made_once_and_readable_by_nobody_else(settings: Settings) -
     assert len(first.cookie_secret) == 32
     assert len({first.proxy_token, first.clock_token, first.desk_token}) == 3
     assert len(first.demo_password) >= 8
-    assert len({first.hub_port, first.proxy_api_port, first.desk_port}) == 3
+    ports = [getattr(first, one.name) for one in fields(first) if one.name.endswith("_port")]
+    assert len(set(ports)) == len(ports) == 6
 
 
 def test_secrets_of_an_earlier_version_get_what_is_new_and_keep_the_rest(settings: Settings) -> None:
     first = load_secrets(settings)
     path = settings.state_dir / "secrets.json"
-    kept = json.loads(path.read_text())
-    del kept["desk_port"]
+    added = {name: "" if name.endswith("_token") else 0 for name in settings_module.ADDED_LATER}
+    kept = {name: value for name, value in json.loads(path.read_text()).items() if name not in added}
     path.write_text(json.dumps(kept))
     again = load_secrets(settings)
     assert 0 < again.desk_port < 65536
-    assert replace(again, desk_port=0) == replace(first, desk_port=0)
+    assert len(again.dask_proxy_token) == 64
+    assert replace(again, **added) == replace(first, **added)
+    ports = [getattr(again, one.name) for one in fields(again) if one.name.endswith("_port")]
+    assert len(set(ports)) == len(ports), "no port twice, whichever was chosen when"
     assert load_secrets(settings) == again, "once for all"
     assert mode(path) == 0o600
     assert [one.name for one in settings.state_dir.iterdir()] == ["secrets.json"]
