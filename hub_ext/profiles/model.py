@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from hub_ext.core.amounts import Amounts
 
@@ -41,6 +42,15 @@ class Audience:
 
     roles: frozenset[str] = frozenset()
     pools: frozenset[str] = frozenset()
+
+
+class Offered(Protocol):
+    """What has a name and an audience: a profile of servers or of clusters."""
+
+    @property
+    def slug(self) -> str: ...
+    @property
+    def audience(self) -> Audience: ...
 
 
 @dataclass(frozen=True, slots=True)

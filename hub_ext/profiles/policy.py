@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from hub_ext.core.people import Person
-from hub_ext.profiles.model import Profile
+from hub_ext.profiles.model import Offered
 
 PoolPath = Callable[[str], Iterable[str]] | Mapping[str, Iterable[str]]
 """For each pool, itself and every pool above it. A pool that it does not know (KeyError) opens nothing."""
 
 
-def visible(profile: Profile, person: Person, path: PoolPath) -> bool:
+def visible(profile: Offered, person: Person, path: PoolPath) -> bool:
     """Whether the profile stands on the person's start page."""
     if not person.may_start(profile.slug) or not _has_role(profile, person):
         return False
@@ -26,21 +26,21 @@ def visible(profile: Profile, person: Person, path: PoolPath) -> bool:
     )
 
 
-def may_start(profile: Profile, person: Person, pool: str, path: PoolPath) -> bool:
+def may_start(profile: Offered, person: Person, pool: str, path: PoolPath) -> bool:
     """Whether the person may start the profile from this pool: they see it, and the pool is theirs and meant."""
     return visible(profile, person, path) and person.member_of(pool) and _open_to(profile, pool, path)
 
 
-def pools_for(profile: Profile, person: Person, path: PoolPath) -> tuple[str, ...]:
+def pools_for(profile: Offered, person: Person, path: PoolPath) -> tuple[str, ...]:
     """The person's own pools from which they may start the profile, in the person's order."""
     return tuple(pool for pool in person.pools if may_start(profile, person, pool, path))
 
 
-def _has_role(profile: Profile, person: Person) -> bool:
+def _has_role(profile: Offered, person: Person) -> bool:
     return not profile.audience.roles or not profile.audience.roles.isdisjoint(person.roles)
 
 
-def _open_to(profile: Profile, pool: str, path: PoolPath) -> bool:
+def _open_to(profile: Offered, pool: str, path: PoolPath) -> bool:
     if not profile.audience.pools:
         return True
     try:

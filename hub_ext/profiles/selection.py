@@ -7,11 +7,20 @@ with a sentence that says what there is to choose from. The saved form is KubeSp
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from hub_ext.core.errors import BadInput
+from hub_ext.core.untrusted import (
+    LONGEST_ECHO,
+    BadSelection,
+    bad_selection,
+    echo,
+    kind_of,
+    pool_name,
+    sent_object,
+    shown,
+    whole_minutes,
+)
 from hub_ext.profiles.catalogue import Catalogue
 from hub_ext.profiles.model import Option, Profile, Selection
 
@@ -21,25 +30,14 @@ POOL: Final = "pool"
 RESERVED: Final = (PROFILE, MINUTES, POOL)
 """Names that an option of a profile cannot have: they stand beside the options in the saved form."""
 
-LONGEST_ECHO: Final = 60
-"""At most so many characters of what was sent are shown again."""
-
-_MINUTES = re.compile(r"[0-9]{1,5}", re.ASCII)
-_POOL = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?", re.ASCII)
-_HARMLESS: Final = frozenset(" ._-:/")
-
-
-class BadSelection(BadInput):
-    """What was sent names something that cannot be chosen.
-
-    `field` is where (`profile`, an option's name, `minutes`, `pool`; "" for the whole), `known` what there is to
-    choose from. Text that was sent appears shortened and without anything that a page or a log could act on.
-    """
-
-    def __init__(self, message: str, field: str = "", known: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.field = field
-        self.known = tuple(known)
+__all__ = [
+    "LONGEST_ECHO",
+    "BadSelection",
+    "field_name",
+    "from_form",
+    "parse_selection",
+    "selection_to_options",
+]
 
 
 def parse_selection(options: object, catalogue: Catalogue, visible_slugs: Collection[str]) -> Selection:
@@ -49,17 +47,19 @@ def parse_selection(options: object, catalogue: Catalogue, visible_slugs: Collec
     refused in the same words as what does not exist. That the pool is one of the person's is the quota's to say.
     """
     # 1. An object whose names are texts.
-    sent = _object(options)
+    sent = sent_object(options)
     # 2. Its profile, among those that this person sees.
     profile = _profile(sent.pop(PROFILE, None), catalogue.only(visible_slugs))
     # 3. How long, and from which pool.
     minutes = _minutes(sent.pop(MINUTES, None), profile)
-    pool = _pool(sent.pop(POOL, None))
+    pool = pool_name(sent.pop(POOL, None), POOL)
     # 4. One choice for each option, and nothing else.
     choices = {option.name: _choice(option, sent.pop(option.name, None)) for option in profile.options}
     for name in sent:
         names = [*(option.name for option in profile.options), MINUTES, POOL]
-        raise _bad(f"{_shown(name)} is nothing that can be chosen for {profile.slug}", _echo(name), names)
+        raise bad_selection(
+            f"{shown(name)} is nothing that can be chosen for {profile.slug}", echo(name), names
+        )
     return Selection(profile=profile.slug, choices=choices, pool=pool, minutes=minutes)
 
 
@@ -102,31 +102,18 @@ def field_name(profile: str, option: str) -> str:
 # -- the parts --------------------------------------------------------------------------------------------------------
 
 
-def _object(options: object) -> dict[str, object]:
-    if options is None:
-        return {}
-    if not isinstance(options, Mapping):
-        raise _bad(
-            f"the choices came as {_kind(options)}", "", (), 'send an object such as {"profile": "NAME"}'
-        )
-    for name in options:
-        if not isinstance(name, str):
-            raise _bad(f"the choices hold {_kind(name)} as a name", "", (), "names must be texts")
-    return {name: value for name, value in options.items() if value is not None}
-
-
 def _profile(value: object, visible: Catalogue) -> Profile:
     if not visible.profiles:
-        raise _bad("no profile is open to you", PROFILE, (), "ask the lead of your institution")
+        raise bad_selection("no profile is open to you", PROFILE, (), "ask the lead of your institution")
     if value is None:
         if len(visible) == 1:
             return visible.profiles[0]
-        raise _bad("no profile was chosen", PROFILE, visible.slugs)
+        raise bad_selection("no profile was chosen", PROFILE, visible.slugs)
     if not isinstance(value, str):
-        raise _bad(f"the profile came as {_kind(value)}", PROFILE, visible.slugs)
+        raise bad_selection(f"the profile came as {kind_of(value)}", PROFILE, visible.slugs)
     profile = visible.get(value)
     if profile is None:
-        raise _bad(f"there is no profile {_shown(value)} for you", PROFILE, visible.slugs)
+        raise bad_selection(f"there is no profile {shown(value)} for you", PROFILE, visible.slugs)
     return profile
 
 
@@ -135,7 +122,7 @@ def _choice(option: Option, value: object) -> str:
         return option.default.name
     names = [choice.name for choice in option.choices]
     if not isinstance(value, str) or value not in names:
-        raise _bad(f"{_shown(value)} is no choice for {option.name}", option.name, names)
+        raise bad_selection(f"{shown(value)} is no choice for {option.name}", option.name, names)
     return value
 
 
@@ -144,71 +131,15 @@ def _minutes(value: object, profile: Profile) -> int | None:
     if value is None:
         return None
     offered = [str(minutes) for minutes in profile.minutes]
-    # No bool, which is an int; no float, NaN among them.
-    text = str(value) if type(value) is int and abs(value) < 10**5 else value
-    minutes = int(text) if isinstance(text, str) and _MINUTES.fullmatch(text) else 0
+    minutes = whole_minutes(value)
     if minutes < 1:
         instead = (
             "" if offered else "write whole minutes from 1 to 99999, or none for as long as your pool allows"
         )
-        raise _bad(f"{_shown(value)} is no length in whole minutes", MINUTES, offered, instead)
+        raise bad_selection(f"{shown(value)} is no length in whole minutes", MINUTES, offered, instead)
     if profile.minutes and minutes > max(profile.minutes):
-        raise _bad(f"{minutes} minutes are more than {profile.slug} offers", MINUTES, offered)
+        raise bad_selection(f"{minutes} minutes are more than {profile.slug} offers", MINUTES, offered)
     return minutes
-
-
-def _pool(value: object) -> str | None:
-    if value is None:
-        return None
-    if not isinstance(value, str) or not _POOL.fullmatch(value):
-        raise _bad(
-            f"{_shown(value)} is no name of a pool",
-            POOL,
-            (),
-            "write the pool's name as the start page shows it",
-        )
-    return value
-
-
-# -- sentences --------------------------------------------------------------------------------------------------------
-
-
-def _bad(what: str, field: str, known: Iterable[str], instead: str = "") -> BadSelection:
-    names = tuple(known)
-    sentence = f"{what}; {instead or 'choose one of: ' + ', '.join(names)}."
-    return BadSelection(f"{sentence[:1].upper()}{sentence[1:]}", field, names)
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, str):
-        return f"'{_echo(value)}'"
-    small = isinstance(value, float) or (type(value) is int and abs(value) < 10**9)
-    return str(value) if small else _kind(value)
-
-
-def _echo(text: str) -> str:
-    """At most `LONGEST_ECHO` characters; letters, digits and a few signs as they are, all others as a question mark."""
-    kept = text if len(text) <= LONGEST_ECHO else f"{text[: LONGEST_ECHO - 1]}…"
-    return "".join(c if c.isalnum() or c in _HARMLESS or c == "…" else "?" for c in kept)
-
-
-def _kind(value: object) -> str:
-    """What a value is, in words; the value itself may be of any size."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return "true or false"
-        case int() | float():
-            return "a number"
-        case str():
-            return "a text"
-        case Mapping():
-            return "an object"
-        case Sequence():
-            return "a list"
-        case _:
-            return "something else"
 
 
 def _first(values: Sequence[str] | None) -> str | None:

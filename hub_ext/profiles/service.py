@@ -8,16 +8,27 @@ from dataclasses import dataclass, field, replace
 
 from hub_ext.core.decision import Decision
 from hub_ext.core.people import Person
+from hub_ext.core.untrusted import BadSelection
 from hub_ext.profiles.catalogue import Catalogue
 from hub_ext.profiles.footprint import Footprint, footprint
 from hub_ext.profiles.model import Profile, Selection
 from hub_ext.profiles.policy import may_start, pools_for, visible
-from hub_ext.profiles.selection import BadSelection, from_form, parse_selection, selection_to_options
+from hub_ext.profiles.selection import from_form, parse_selection, selection_to_options
 from hub_ext.profiles.view import Combination
 from hub_ext.quota.model import SERVER, Ask, Policy
 from hub_ext.quota.service import Admission, Preview, new_lease_id
 
-__all__ = ["BadSelection", "Chosen", "Menu", "Profiles", "combinations", "from_form"]
+__all__ = [
+    "BadSelection",
+    "Chosen",
+    "Menu",
+    "Profiles",
+    "combinations",
+    "from_form",
+    "may_start",
+    "pools_for",
+    "visible",
+]
 
 
 @dataclass(frozen=True)
