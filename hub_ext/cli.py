@@ -532,7 +532,7 @@ def grant(pool: str, hours: str, why: str, until: str, period: str | None, perso
     with factory.store.reading() as txn:
         policy = txn.policy
     end = _until(until, policy)
-    made = factory.admission.grant(
+    made = factory.admission.grant_hours(
         pool, hours_to_cost_units(amount), end, why=why, who=_who(), period=period, person=person
     )
     whose = f"{person} in {pool}" if person else pool

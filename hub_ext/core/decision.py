@@ -33,6 +33,7 @@ class Code(StrEnum):
     NO_NODE_FREE = "no-node-free"
     STARTS_BUSY = "starts-busy"
     OTHERS_WAITING = "others-waiting"
+    CLUSTER_OVER = "cluster-over"
 
 
 @dataclass(frozen=True, slots=True)

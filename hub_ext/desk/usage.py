@@ -243,6 +243,8 @@ _SACCT_STATES: Final[Mapping[str, str]] = {
     Ended.OPERATOR: "CANCELLED",
     Ended.DELETED: "CANCELLED",
     Ended.UNCLAIMED: "CANCELLED",
+    Ended.NOT_NEEDED: "CANCELLED",
+    Ended.CLUSTER_OVER: "COMPLETED",
     Ended.TAKEN_BACK: "PREEMPTED",
     Ended.PREEMPTED: "PREEMPTED",
     Ended.EVICTED: "PREEMPTED",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
@@ -62,12 +62,25 @@ def with_devices(
     decision: Decision, ask: Ask, nodes: Sequence[Node] | None, live: Callable[[], Iterable[Lease]]
 ) -> tuple[Decision, tuple[str, ...]]:
     """The devices of an admitted ask; a wait where the machine has room by its numbers, but no device left."""
+
+    def taken_on(node: str) -> set[str]:
+        return {device for lease in live() if lease.node == node for device in lease.devices}
+
+    return with_devices_beside(decision, ask, nodes, taken_on)
+
+
+def with_devices_beside(
+    decision: Decision,
+    ask: Ask,
+    nodes: Sequence[Node] | None,
+    taken_on: Callable[[str], Collection[str]],
+) -> tuple[Decision, tuple[str, ...]]:
+    """As `with_devices`, where it is known which devices of a machine are taken."""
     admitted = decision.node if isinstance(decision, Admit) else None
     node = next((node for node in nodes or () if node.name == admitted), None)
     if node is None or not node.devices:
         return decision, ()
-    taken = {device for lease in live() if lease.node == node.name for device in lease.devices}
-    devices = choose_devices(node, ask.amounts, taken)
+    devices = choose_devices(node, ask.amounts, taken_on(node.name))
     if devices is None:
         return Wait(Code.NO_NODE_FREE, {"pool": ask.pool, "asked": dict(ask.amounts), "nodes": 1}), ()
     return decision, devices
@@ -91,6 +104,24 @@ def release(
         txn.put_tickets([ticket])
         ledger.entries.append(_told(ticket.ask, now, lease.id, TicketEnd.AGAIN, {"ticket": ticket.id}))
     txn.save(ledger, [released, *promoted])
+    return released
+
+
+def release_unused(
+    txn: Transaction, leases: Sequence[Lease], now: Instant, *, who: str, why: str
+) -> list[Lease]:
+    """Release several bookings that never ran, of one person and one pool; nobody is put back in line for them."""
+    if not leases:
+        return []
+    shared = set().union(*(sharing_guarantee(txn.policy, lease) for lease in leases))
+    candidates = txn.borrowed_leases(shared)
+    ledger = txn.ledger(
+        loaded(txn.policy, [*leases, *candidates]), {one.person for one in (*leases, *candidates)}
+    )
+    released = [ledger.release(lease, now, who=who, why=why) for lease in leases]
+    over = {lease.id for lease in leases}
+    promoted = ledger.promote([one for one in candidates if one.id not in over], now)
+    txn.save(ledger, [*released, *promoted])
     return released
 
 

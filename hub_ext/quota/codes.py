@@ -186,6 +186,14 @@ CODES: Final[Mapping[Code, CodeEntry]] = {
         "It would fit, but somebody who comes first waits for it.",
         {"pool": _POOL},
     ),
+    Code.CLUSTER_OVER: CodeEntry(
+        ("refuse",),
+        "The Dask cluster has ended, or is being ended: it gets no more workers.",
+        {
+            "pool": _POOL,
+            "cluster": Fact("name of a cluster", "the cluster that asks for workers"),
+        },
+    ),
 }
 
 
@@ -214,6 +222,8 @@ class Ended(StrEnum):
     CLUSTER_AWAY = "cluster-away"
     TAKEN_BACK = "taken-back"
     UNCLAIMED = "unclaimed"
+    NOT_NEEDED = "not-needed"
+    CLUSTER_OVER = "cluster-over"
 
 
 class TicketEnd(StrEnum):
@@ -223,6 +233,8 @@ class TicketEnd(StrEnum):
     LEFT = "left"
     REPLACED = "replaced"
     AGAIN = "again"
+    NOT_NEEDED = "not-needed"
+    CLUSTER_OVER = "cluster-over"
 
 
 ENDS: Final[Mapping[Ended, str]] = {
@@ -248,6 +260,8 @@ ENDS: Final[Mapping[Ended, str]] = {
     Ended.CLUSTER_AWAY: "The start was given up: the cluster did not take it; nothing was charged.",
     Ended.TAKEN_BACK: "It was borrowed, and somebody with a guarantee needed it; the person is first in line again.",
     Ended.UNCLAIMED: "It was started for somebody who waited and who did not come.",
+    Ended.NOT_NEEDED: "It was booked for a worker, and the cluster wished for fewer before one ran; nothing was charged.",
+    Ended.CLUSTER_OVER: "The Dask cluster that it belonged to ended.",
 }
 
 TICKET_ENDS: Final[Mapping[TicketEnd, str]] = {
@@ -255,6 +269,8 @@ TICKET_ENDS: Final[Mapping[TicketEnd, str]] = {
     TicketEnd.LEFT: "The person left the line.",
     TicketEnd.REPLACED: "The person asked for another size, pool or server instead.",
     TicketEnd.AGAIN: "What was booked for it ended early; the person waits again, under the ticket that is named.",
+    TicketEnd.NOT_NEEDED: "The cluster has all the workers that it wishes for.",
+    TicketEnd.CLUSTER_OVER: "The Dask cluster that wished for more workers ended.",
 }
 
 

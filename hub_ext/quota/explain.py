@@ -176,6 +176,10 @@ def explain_release(reason: str | None, say: Speech, *, why: str = "") -> Explan
                 say("The server had been started when your turn came, and ended because nobody came to it."),
                 say("Start again whenever you like; you will wait anew where others wait."),
             )
+        case Ended.CLUSTER_OVER:
+            return Explanation(say("The worker ended with its cluster."), kept)
+        case Ended.NOT_NEEDED:
+            return Explanation(say("The cluster wished for fewer workers before this one ran."))
         case Ended.TAKEN_OVER:
             return Explanation(say("A new start of the same server took its place."))
         case None | "":
@@ -206,6 +210,10 @@ def explain_ticket_end(why: str, say: Speech) -> Explanation:
             return Explanation(say("What was started for you ended early; you are first in line again."))
         case TicketEnd.TURN:
             return Explanation(say("Your turn has come: the server starts."))
+        case TicketEnd.NOT_NEEDED:
+            return Explanation(say("The cluster has all the workers that it wishes for."))
+        case TicketEnd.CLUSTER_OVER:
+            return Explanation(say("The cluster that wished for more workers has ended."))
         case _:
             return Explanation(say("This place in line is over."), again)
 
@@ -479,6 +487,13 @@ def _others_waiting(told: _Told) -> _Words:
     )
 
 
+def _cluster_over(told: _Told) -> _Words:
+    return (
+        told.sentence("The cluster has ended, or is being ended: it gets no more workers."),
+        told.sentence("Start a new one."),
+    )
+
+
 _SENTENCES: Final = {
     Code.NOT_A_MEMBER: _not_a_member,
     Code.PROFILE_NOT_ALLOWED: _profile_not_allowed,
@@ -493,4 +508,5 @@ _SENTENCES: Final = {
     Code.NO_NODE_FREE: _no_node_free,
     Code.STARTS_BUSY: _starts_busy,
     Code.OTHERS_WAITING: _others_waiting,
+    Code.CLUSTER_OVER: _cluster_over,
 }

@@ -28,10 +28,13 @@ from hub_ext.core.amounts import Amounts, cost_per_second
 from hub_ext.core.clock import HOUR, MINUTE, Instant, Seconds, at
 
 SERVER: Final = "server"
-KINDS: Final = (SERVER, "dask-scheduler", "dask-worker")
+SCHEDULER: Final = "dask-scheduler"
+WORKER: Final = "dask-worker"
+"""The leases of a Dask cluster: their `server` is the cluster's name, which is the id of its scheduler's lease."""
+KINDS: Final = (SERVER, SCHEDULER, WORKER)
 START_AGAIN_WITHIN: Final[Seconds] = 15 * MINUTE
 """Whoever waited longer for a start that was cut off has given it up."""
-COUNTED_KINDS: Final[Mapping[str, str]] = {SERVER: "servers", "dask-worker": "dask-workers"}
+COUNTED_KINDS: Final[Mapping[str, str]] = {SERVER: "servers", WORKER: "dask-workers"}
 """The person caps that count leases of a kind, beside those that sum resources."""
 
 

@@ -128,6 +128,18 @@ class Transaction(HoursRecords, Protocol):
 
     def live_leases_of(self, people: Iterable[str]) -> list[Lease]: ...
 
+    def live_in_clusters(self, names: Iterable[str] | None = None) -> list[Lease]:
+        """The live leases of (these) Dask clusters, schedulers and workers, oldest booking first."""
+
+    def cluster_tickets(self, names: Iterable[str] | None = None) -> list[Ticket]:
+        """The tickets by which (these) Dask clusters wait for more workers."""
+
+    def displaced_last(self, person: str, cluster: str) -> str | None:
+        """For which ticket the last worker of this person's cluster was taken back that is gone."""
+
+    def devices_taken(self, node: str) -> set[str]:
+        """The devices of a machine that live leases hold."""
+
     def put_tickets(self, tickets: Iterable[Ticket]) -> None:
         """Insert or replace by id. Whoever makes or ends one writes an entry that tells of it."""
 

@@ -40,7 +40,7 @@ class Records:
             txn.save(ledger, promoted)
             return promoted
 
-    def grant(
+    def grant_hours(
         self,
         pool: str,
         units: int,

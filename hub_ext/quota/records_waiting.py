@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, selec
 from hub_ext.core.clock import Instant
 from hub_ext.core.decision import plain
 from hub_ext.db import tables
-from hub_ext.quota.model import Ask, Eta, Lease, Outlook, Reservation, Ticket
+from hub_ext.quota.model import SERVER, WORKER, Ask, Eta, Lease, Outlook, Reservation, Ticket
 
 MOST_IDS = 500
 """So many ids are named in one statement."""
@@ -92,6 +92,44 @@ class WaitingRows:
         for some in _in_portions(sorted(set(people))):
             found += self._leases(tables.live, tables.leases.c.person.in_(some))
         return found
+
+    # -- Dask clusters --------------------------------------------------------------------------------------
+
+    def live_in_clusters(self, names: Iterable[str] | None = None) -> list[Lease]:
+        columns = tables.leases.c
+        conditions = [tables.live, columns.kind != SERVER]
+        if names is None:
+            return self._leases(*conditions)
+        found: list[Lease] = []
+        for some in _in_portions(sorted(set(names))):
+            found += self._leases(*conditions, columns.server.in_(some))
+        return found
+
+    def cluster_tickets(self, names: Iterable[str] | None = None) -> list[Ticket]:
+        ask = tables.tickets.c.ask
+        conditions = [ask["kind"].as_string() == WORKER]
+        if names is None:
+            return self._tickets(*conditions)
+        found: list[Ticket] = []
+        for some in _in_portions(sorted(set(names))):
+            found += self._tickets(*conditions, ask["server"].as_string().in_(some))
+        return found
+
+    def displaced_last(self, person: str, cluster: str) -> str | None:
+        columns = tables.leases.c
+        query = (
+            select(columns.noticed_for)
+            .where(tables.over, columns.person == person, columns.server == cluster)
+            .where(columns.kind == WORKER, columns.noticed_for.is_not(None))
+            .order_by(columns.released_at.desc())
+            .limit(1)
+        )
+        return self._connection.scalar(query)
+
+    def devices_taken(self, node: str) -> set[str]:
+        columns = tables.leases.c
+        rows = self._connection.scalars(select(columns.devices).where(tables.live, columns.node == node))
+        return {device for devices in rows for device in devices}
 
     # -- reservations ---------------------------------------------------------------------------------------
 

@@ -17,6 +17,8 @@ from hub_ext.core.clock import Clock, Instant
 from hub_ext.core.decision import Admit, Code, Decision, Refuse, Wait
 from hub_ext.core.errors import BadInput
 from hub_ext.core.people import Person
+from hub_ext.quota.answers import Answer as Answer
+from hub_ext.quota.answers import as_decision, asked_before
 from hub_ext.quota.booking import (
     Options,
     book,
@@ -32,6 +34,7 @@ from hub_ext.quota.booking import (
 from hub_ext.quota.budget import BudgetState, states_that_bind
 from hub_ext.quota.codes import Ended, TicketEnd
 from hub_ext.quota.contention import WAITS_FOR_ROOM, contenders, in_its_place, waits_in_its_booking
+from hub_ext.quota.growing import Growing
 from hub_ext.quota.in_line import LeasesByEnd, decide_beside_others
 from hub_ext.quota.ledger import Entry, EntryKind, Ledger
 from hub_ext.quota.model import SERVER, Ask, Lease, LeaseState, Node, Outlook, Policy, Ticket
@@ -43,17 +46,6 @@ from hub_ext.quota.record_keeping import Records
 ResultT = TypeVar("ResultT")
 Change = Callable[[Ledger, Lease, Instant], Lease]
 """One change of a lease through the ledger, at an instant."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A decision, with the lease if it admitted, or the ticket if it has to wait."""
-
-    decision: Decision
-    policy: Policy
-    at: Instant
-    lease: Lease | None = None
-    ticket: Ticket | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +89,7 @@ def new_lease_id() -> str:
     return new_id()
 
 
-class Admission(Records):
+class Admission(Growing, Records):
     """Books, ends and shows leases. One object per process; its methods may be called from any task or thread."""
 
     def __init__(self, store: Store, clock: Clock, *, threads: int = 4) -> None:
@@ -123,7 +115,7 @@ class Admission(Records):
         with self.store.booking() as txn:
             now = self._now(txn)
             # 1. Asking twice is asking once.
-            if (again := _asked_before(txn, ask, now)) is not None:
+            if (again := asked_before(txn, ask, now)) is not None:
                 return again
             # 2. A new start of a server takes over what the server still holds, or was booked for it.
             own = txn.live_leases(person=ask.person)
@@ -131,7 +123,7 @@ class Admission(Records):
                 former = [held for held in own if (held.kind, held.server) == (SERVER, ask.server)]
                 booked = next((held for held in former if waits_in_its_booking(held, ask)), None)
                 if booked is not None:
-                    return Answer(_as_decision(booked), txn.policy, now, booked)
+                    return Answer(as_decision(booked), txn.policy, now, booked)
                 for held in former:
                     release(txn, held, last_alive(held, now), now, why=Ended.TAKEN_OVER)
                 own = [held for held in own if held not in former]
@@ -361,15 +353,6 @@ def claim(who: str) -> Change:
 # -- the steps of an admission ------------------------------------------------------------------------------------
 
 
-def _asked_before(txn: Transaction, ask: Ask, now: Instant) -> Answer | None:
-    lease = txn.lease(ask.id)
-    if lease is not None and not lease.live:
-        raise BadInput(f"Ask {ask.id} was admitted before and is over; ask anew, with another id")
-    if lease is not None:
-        return Answer(_as_decision(lease), txn.policy, now, lease)
-    return None
-
-
 def _tickets_of(txn: Transaction, ask: Ask) -> list[Ticket]:
     """The tickets that this ask takes the place of: its own, and any for the same server."""
     return [
@@ -410,10 +393,6 @@ def _wanted_by_others(txn: Transaction, lease: Lease) -> Wait | None:
         ticket = txn.ticket(lease.noticed_for)
         return Wait(Code.OTHERS_WAITING, {"pool": ticket.ask.pool if ticket is not None else lease.pool})
     return others_waiting_for(txn.policy, lease, txn.tickets(codes=WAITS_FOR_ROOM))
-
-
-def _as_decision(lease: Lease) -> Admit:
-    return Admit(lease.guaranteed, lease.lender, lease.ends_at, lease.cost, lease.node)
 
 
 def _ends_a_ticket(entry: Entry) -> bool:

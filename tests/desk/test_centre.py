@@ -284,7 +284,7 @@ def test_the_live_scenario_stands_where_the_centre_stands(centre: Lively) -> Non
 
 
 def test_a_live_scenario_tells_what_it_leaves_out(centre: Lively) -> None:
-    centre.admission.grant(
+    centre.admission.grant_hours(
         "univ", 36 * 10**9, START + 24 * HOUR, why="soon", who="operator", period="month", person=None
     )
     ask = Ask("gone", "student", "lab", {"gpu.h200": 1000}, server="gone")
@@ -302,7 +302,7 @@ def test_a_live_scenario_tells_what_it_leaves_out(centre: Lively) -> None:
 
 
 def test_reservations_and_grants_are_in_the_live_scenario(centre: Lively) -> None:
-    centre.admission.grant(
+    centre.admission.grant_hours(
         "univ",
         36 * 10**9,
         START + 24 * HOUR,

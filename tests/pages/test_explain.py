@@ -310,6 +310,12 @@ CASES: dict[str, tuple[Code, dict[str, Any], str, str]] = {
         "Others who came first are waiting for this. Choose a smaller size, or try again later.",
         "먼저 신청한 사람이 이 자리를 기다리고 있습니다. 더 작은 크기를 선택하거나, 나중에 다시 시도해 주세요.",
     ),
+    "the cluster is over": (
+        Code.CLUSTER_OVER,
+        {**UNIV, "cluster": "c1"},
+        "The cluster has ended, or is being ended: it gets no more workers. Start a new one.",
+        "클러스터가 끝났거나 끝나는 중이라, 워커를 더 받을 수 없습니다. 새 클러스터를 시작해 주세요.",
+    ),
 }
 
 

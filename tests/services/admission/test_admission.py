@@ -444,7 +444,7 @@ def left(centre: Centre) -> Sequence[float]:
 
 def test_a_grant_counts_until_it_runs_out(centre: Centre) -> None:
     assert left(centre) == [100]
-    made = centre.admission.grant(
+    made = centre.admission.grant_hours(
         "univ", 10 * HOUR * GPU_SECOND, START + HOUR, why="deadline", who="lead", period=None, person=None
     )
     assert left(centre) == [110]
@@ -468,7 +468,7 @@ def test_a_grant_counts_until_it_runs_out(centre: Centre) -> None:
 def test_a_grant_beside_nothing_is_refused(centre: Centre, changes: dict[str, Any], said: str) -> None:
     asked = {"pool": "univ", "until": START + HOUR, "person": None} | changes
     with pytest.raises(BadInput, match=said):
-        centre.admission.grant(
+        centre.admission.grant_hours(
             asked["pool"], 1, asked["until"], why="w", who="lead", period=None, person=asked["person"]
         )
     assert centre.entries() == []

@@ -1,0 +1,265 @@
+"""Dask clusters inside the quota: start one, let it grow and shrink by its wish, extend it, end it.
+
+The mixin of `Admission` that the gateway, the desk and the clock call. A cluster's leases all carry its name as their
+`server`: one of kind `dask-scheduler`, whose id is the name itself, and one of kind `dask-worker` for each worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+from hub_ext.core.clock import Clock, Instant
+from hub_ext.core.decision import Admit, Decision, Refuse, Wait
+from hub_ext.core.people import Person
+from hub_ext.quota.answers import Answer, asked_before
+from hub_ext.quota.booking import Options, book, decided, loaded, path_of, release_unused
+from hub_ext.quota.budget import BudgetState, states_that_bind
+from hub_ext.quota.codes import TicketEnd
+from hub_ext.quota.growth import (
+    ClusterLeases as ClusterLeases,
+)
+from hub_ext.quota.growth import (
+    Growth,
+    Units,
+    as_objection,
+    by_cluster,
+    drop_ticket,
+    is_over,
+    never_ran,
+    read_cluster,
+    unit_ask,
+)
+from hub_ext.quota.in_line import LeasesByEnd, decide_beside_others
+from hub_ext.quota.model import SCHEDULER, Ask, Lease, LeaseState, Outlook, Policy, Ticket
+from hub_ext.quota.policy import cost_of, first_end_among
+from hub_ext.quota.ports import Store, Transaction
+
+LARGEST_WISH: Final = 1000
+"""No cluster waits for more workers than this, whatever its scheduler claims to need."""
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """What a cluster holds after it was asked for."""
+
+    policy: Policy
+    at: Instant
+    leases: tuple[Lease, ...]
+    """Its live worker leases, the oldest first; those that are ending included."""
+    ticket: Ticket | None = None
+    """The rest of the wish waits in line."""
+    objection: Wait | Refuse | None = None
+    """Why there are not more now; None where the wish is met."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterPreview:
+    """What a cluster would get now; nothing is booked.
+
+    `guaranteed` and `borrowed` count the workers that could start at once, at most as many as were asked about;
+    `objection` says why not more. Costs are cost units (millionths of a GPU-second) per second of one worker.
+    """
+
+    policy: Policy
+    at: Instant
+    scheduler: Decision
+    guaranteed: int
+    borrowed: int
+    objection: Wait | Refuse | None
+    cost_guaranteed: int
+    cost_borrowed: int
+    budgets: tuple[BudgetState, ...]
+    """Every budget that binds the person in the pool."""
+    ends_at: Instant | None = None
+    """When the first of these workers, or else the scheduler, would have to end."""
+
+
+class Growing:
+    """The part of `Admission` that keeps the leases of Dask clusters."""
+
+    store: Store
+    clock: Clock
+    in_thread: Callable[..., Any]
+    _now: Callable[[Transaction], Instant]
+
+    async def start_cluster(self, person: Person, ask: Ask, options: Options | None = None) -> Answer:
+        """Book a cluster's scheduler: `ask` is of kind `dask-scheduler`, its id and server the cluster's name.
+
+        Nobody waits in line for a cluster: what cannot start now is told why, and gets no ticket. Asking twice is asking
+        once. Raises StoreUnavailable with nothing booked.
+        """
+        answer: Answer = await self.in_thread(self.start_cluster_now, person, ask, options)
+        return answer
+
+    def start_cluster_now(self, person: Person, ask: Ask, options: Options | None = None) -> Answer:
+        if ask.kind != SCHEDULER or ask.id != ask.server:
+            raise ValueError(f"the scheduler of a cluster has its name for id and server, not {ask}")
+        with self.store.booking() as txn:
+            now = self._now(txn)
+            if (again := asked_before(txn, ask, now)) is not None:
+                return again
+            own = txn.live_leases(person=ask.person)
+            ledger = txn.ledger(path_of(txn.policy, ask.pool), [ask.person])
+            alone = Ticket(ask, now, Outlook(""))
+            live = cache(txn.live_leases)
+            decision, devices, _ = decide_beside_others(txn, person, alone, own, ledger, live, now)
+            lease: Lease | None = None
+            if isinstance(decision, Admit):
+                lease = book(ledger, ask, decision, now, devices=devices, options=options)
+            else:
+                ledger.entries.append(decided(ask, decision, now))
+            txn.save(ledger, [lease] if lease else [])
+            return Answer(decision, txn.policy, now, lease)
+
+    async def grant(
+        self, name: str, person: Person, unit: Ask, wish: int, in_use: Collection[str]
+    ) -> Granted:
+        """Let a cluster hold as many worker leases as it wishes for, as far as the quota goes.
+
+        `unit` is what one worker takes (kind `dask-worker`; its id is not used), `in_use` the leases under which workers
+        run or are being started: those are never given back here. What fits is booked, guaranteed ones first; the rest
+        waits in the cluster's one elastic ticket, which keeps its place when the wish changes; what was booked beyond the
+        wish, and is not in use, goes back. No worker outlives its scheduler. Asking again with the same wish only reads,
+        unless there is something to do. For one cluster, ask one at a time. Raises StoreUnavailable.
+        """
+        granted: Granted = await self.in_thread(self.grant_now, name, person, unit, wish, in_use)
+        return granted
+
+    def grant_now(self, name: str, person: Person, unit: Ask, wish: int, in_use: Collection[str]) -> Granted:
+        wish, in_use = max(0, min(wish, LARGEST_WISH)), frozenset(in_use)
+        with self.store.reading() as txn:
+            standing = _as_it_stands(txn, name, person, unit, wish, in_use, self._now(txn))
+        if standing is not None:
+            return standing
+        while True:
+            with self.store.booking() as txn:
+                growth = Growth(txn, name, person, unit, wish, in_use, self._now(txn))
+                cluster = growth.step()
+                policy = txn.policy
+            if not growth.again:
+                return Granted(policy, growth.now, cluster.workers, cluster.ticket, growth.objection)
+
+    async def clusters(
+        self, names: Collection[str] | None = None, *, person: str | None = None
+    ) -> dict[str, ClusterLeases]:
+        """What (these) clusters hold, by name, from one snapshot; those that hold nothing and wait for nothing are left
+        out. `person`: only theirs.
+        """
+        found: dict[str, ClusterLeases] = await self.in_thread(
+            lambda: self.clusters_now(names, person=person)
+        )
+        return found
+
+    def clusters_now(
+        self, names: Collection[str] | None = None, *, person: str | None = None
+    ) -> dict[str, ClusterLeases]:
+        with self.store.reading() as txn:
+            leases, tickets = txn.live_in_clusters(names), txn.cluster_tickets(names)
+        return by_cluster(
+            (lease for lease in leases if person in (None, lease.person)),
+            (ticket for ticket in tickets if person in (None, ticket.ask.person)),
+        )
+
+    async def end_cluster(self, name: str, who: str, why: str) -> None:
+        """All its leases are ending, and released when what they ran is gone; those that never ran are released at once.
+        Nothing of it waits in line any more.
+        """
+        await self.in_thread(self.end_cluster_now, name, who, why)
+
+    def end_cluster_now(self, name: str, who: str, why: str) -> None:
+        with self.store.booking() as txn:
+            end_cluster_in(txn, name, self._now(txn), who=who, why=why)
+
+    async def preview_cluster(self, person: Person, scheduler: Ask, unit: Ask, most: int) -> ClusterPreview:
+        """What a cluster of at most so many workers would get now; nothing is booked."""
+        found: ClusterPreview = await self.in_thread(self.preview_cluster_now, person, scheduler, unit, most)
+        return found
+
+    def preview_cluster_now(self, person: Person, scheduler: Ask, unit: Ask, most: int) -> ClusterPreview:
+        with self.store.reading() as txn:
+            return _preview(txn, person, scheduler, unit, min(most, LARGEST_WISH), self._now(txn))
+
+
+def end_cluster_in(txn: Transaction, name: str, now: Instant, *, who: str, why: str) -> list[Lease]:
+    """End what a cluster holds; returns the leases that were not ending yet."""
+    leases = [one for one in txn.live_in_clusters([name]) if one.state is not LeaseState.ENDING]
+    release_unused(txn, [one for one in leases if never_ran(one)], now, who=who, why=why)
+    ran = [one for one in leases if not never_ran(one)]
+    ledger = txn.ledger(loaded(txn.policy, ran), {one.person for one in ran})
+    txn.save(ledger, [ledger.end(one, now, who=who, why=why) for one in ran])
+    for ticket in txn.cluster_tickets([name]):
+        drop_ticket(txn, ticket, now, TicketEnd.CLUSTER_OVER, who=who)
+    return leases
+
+
+def _as_it_stands(
+    txn: Transaction, name: str, person: Person, unit: Ask, wish: int, in_use: Collection[str], now: Instant
+) -> Granted | None:
+    """What is granted already; None where something has to be written for it."""
+    cluster, own = read_cluster(txn, name, person.name)
+    ticket, lacks, policy = cluster.ticket, cluster.lacks(wish), txn.policy
+    if not cluster.is_up:
+        over = is_over(name, unit.pool) if lacks > 0 else None
+        idle = ticket is None and not cluster.unused(in_use)
+        return Granted(policy, now, cluster.workers, None, over) if idle else None
+    if lacks <= 0:
+        idle = ticket is None and not (lacks < 0 and cluster.unused(in_use))
+        return Granted(policy, now, cluster.workers) if idle else None
+    assert cluster.scheduler is not None
+    if ticket is not None:
+        same = (ticket.ask.pool, dict(ticket.ask.amounts), ticket.wanted) == (
+            unit.pool,
+            dict(unit.amounts),
+            lacks,
+        )
+        return Granted(policy, now, cluster.workers, ticket, as_objection(ticket)) if same else None
+    ledger = txn.ledger(path_of(policy, unit.pool), [person.name])
+    ask = unit_ask(unit, name, cluster.scheduler, now, ask_id="")
+    decision, _ = Units(txn, person, own, ledger, now).decide(ask)
+    return Granted(policy, now, cluster.workers, None, decision) if isinstance(decision, Refuse) else None
+
+
+def _preview(
+    txn: Transaction, person: Person, scheduler: Ask, unit: Ask, most: int, now: Instant
+) -> ClusterPreview:
+    policy, own = txn.policy, txn.live_leases(person=person.name)
+    pools = {*path_of(policy, scheduler.pool), *path_of(policy, unit.pool)}
+    ledger = txn.ledger(pools, [person.name])
+    budgets = states_that_bind(ledger.budgets, policy, [path_of(policy, unit.pool)], person.name, now)
+    units = Units(txn, person, own, ledger, now)
+    first, devices = units.decide(scheduler)
+    objection: Wait | Refuse | None = None
+    booked: list[Lease] = []
+    if isinstance(first, Admit):
+        lease = book(ledger, scheduler, first, now, devices=devices)
+        units.own.append(lease)
+        while len(booked) < most and objection is None:
+            ask = unit_ask(unit, lease.id, lease, now, ask_id=f"{lease.id}.{len(booked)}")
+            decision, devices = units.decide(ask)
+            if isinstance(decision, Admit):
+                booked.append(units.book(ask, decision, devices, lease))
+            else:
+                objection = decision
+    else:
+        objection = first
+    if objection is not None:
+        told = first_end_among(objection, LeasesByEnd(txn), policy)
+        assert not isinstance(told, Admit)
+        objection = told
+    guaranteed = sum(one.guaranteed for one in booked)
+    in_pool = unit.pool in policy.pools
+    return ClusterPreview(
+        policy,
+        now,
+        first,
+        guaranteed,
+        len(booked) - guaranteed,
+        objection,
+        cost_of(policy, unit, guaranteed=True) if in_pool else 0,
+        cost_of(policy, unit, guaranteed=False) if in_pool else 0,
+        tuple(budgets),
+        min((one.ends_at for one in booked), default=first.ends_at if isinstance(first, Admit) else None),
+    )

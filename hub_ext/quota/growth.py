@@ -1,0 +1,299 @@
+"""The steps by which a Dask cluster's leases follow its wish, inside one booking transaction.
+
+A cluster has one lease for its scheduler and one for each worker. What it wishes for and does not hold waits under one
+elastic ticket: behind all servers, and without holding anything against anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Final
+
+from hub_ext.core.clock import MINUTE, Instant
+from hub_ext.core.decision import Admit, Code, Decision, Refuse, Wait
+from hub_ext.core.people import Person
+from hub_ext.quota.booking import (
+    book,
+    decided,
+    new_id,
+    path_of,
+    release_unused,
+    ticket_over,
+    with_devices_beside,
+)
+from hub_ext.quota.codes import Ended, TicketEnd
+from hub_ext.quota.contention import WAITS_FOR_ROOM, contenders
+from hub_ext.quota.in_line import LeasesByEnd
+from hub_ext.quota.ledger import Ledger
+from hub_ext.quota.model import (
+    SCHEDULER,
+    WORKER,
+    Ask,
+    Lease,
+    LeaseState,
+    Node,
+    Outlook,
+    Reservation,
+    Ticket,
+)
+from hub_ext.quota.policy import Snapshot, decide, first_end_among
+from hub_ext.quota.ports import Transaction
+
+AT_ONCE: Final = 32
+"""So many workers are booked in one transaction: whoever starts a server meanwhile waits for no more than that."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterLeases:
+    """What a cluster holds: live leases, the oldest worker first, and the ticket under which the rest of its wish waits."""
+
+    scheduler: Lease | None
+    workers: tuple[Lease, ...]
+    ticket: Ticket | None
+
+    @property
+    def is_up(self) -> bool:
+        """Whether its scheduler has a lease that is not being ended."""
+        return self.scheduler is not None and self.scheduler.state is not LeaseState.ENDING
+
+    def lacks(self, wish: int) -> int:
+        """How many workers are missing; negative where there are more than wished for. What is ending does not count."""
+        return wish - sum(lease.state is not LeaseState.ENDING for lease in self.workers)
+
+    def unused(self, in_use: Collection[str]) -> list[Lease]:
+        """Booked for workers that nobody has begun to start, the first to give back first: borrowed, then youngest."""
+        free = [one for one in self.workers if never_ran(one) and one.id not in in_use]
+        return sorted(free, key=lambda one: (one.guaranteed, -one.booked_at, one.id))
+
+
+def never_ran(lease: Lease) -> bool:
+    return lease.state is LeaseState.BOOKED and lease.handle is None
+
+
+def by_cluster(leases: Iterable[Lease], tickets: Iterable[Ticket]) -> dict[str, ClusterLeases]:
+    """The clusters that these leases and tickets belong to, by name."""
+    schedulers: dict[str, Lease] = {}
+    workers: dict[str, list[Lease]] = {}
+    for lease in leases:
+        if lease.kind == SCHEDULER:
+            schedulers[lease.server] = lease
+        elif lease.kind == WORKER:
+            workers.setdefault(lease.server, []).append(lease)
+    waiting = {ticket.ask.server: ticket for ticket in tickets if ticket.ask.kind == WORKER}
+    return {
+        name: ClusterLeases(
+            schedulers.get(name),
+            tuple(sorted(workers.get(name, ()), key=lambda lease: lease.age_order)),
+            waiting.get(name),
+        )
+        for name in sorted({*schedulers, *workers, *waiting})
+    }
+
+
+def read_cluster(txn: Transaction, name: str, person: str) -> tuple[ClusterLeases, list[Lease]]:
+    """A person's cluster, and beside it all that they hold; empty where it is somebody else's."""
+    own = txn.live_leases(person=person)
+    leases = [lease for lease in own if lease.server == name]
+    found = by_cluster(leases, (one for one in txn.tickets(person=person) if one.ask.server == name))
+    return found.get(name, ClusterLeases(None, (), None)), own
+
+
+def is_over(name: str, pool: str) -> Refuse:
+    return Refuse(Code.CLUSTER_OVER, {"pool": pool, "cluster": name})
+
+
+def unit_ask(unit: Ask, name: str, scheduler: Lease, now: Instant, *, ask_id: str) -> Ask:
+    """One more worker: never for longer than its cluster."""
+    left = -(-(scheduler.ends_at - now) // MINUTE)
+    minutes = left if unit.minutes is None else min(unit.minutes, left)
+    return replace(unit, id=ask_id, kind=WORKER, server=name, minutes=max(1, minutes))
+
+
+def capped(decision: Admit, scheduler: Lease | None) -> Admit:
+    """A worker's end is never behind its scheduler's."""
+    if scheduler is None or decision.ends_at <= scheduler.ends_at:
+        return decision
+    return replace(decision, ends_at=scheduler.ends_at)
+
+
+def as_objection(ticket: Ticket) -> Wait:
+    """Why a ticket waits, as it was written down last."""
+    return Wait(Code(ticket.outlook.code), ticket.outlook.facts)
+
+
+@dataclass
+class Units:
+    """Decides and books one worker after the other on one ledger; those within the guarantee come first by themselves."""
+
+    txn: Transaction
+    person: Person
+    own: list[Lease]
+    ledger: Ledger
+    now: Instant
+    besides: str | None = None
+    """The cluster's own ticket, which is no competitor."""
+    booked: list[Lease] = field(default_factory=list)
+
+    def decide(self, ask: Ask) -> tuple[Decision, tuple[str, ...]]:
+        """With the devices of what is admitted. In front of others who wait for the same there is no going."""
+        snapshot = Snapshot(
+            self.ledger.tree,
+            self.ledger.sums,
+            self.nodes,
+            self.ledger.grants,
+            {self.person.name: self.person},
+            self.own,
+            self.reservations,
+        )
+        decision = decide(snapshot, ask, self.now)
+        if isinstance(decision, Admit) and self._comes_after_others(ask, decision):
+            return Wait(Code.OTHERS_WAITING, {"pool": ask.pool}), ()
+        return with_devices_beside(decision, ask, self.nodes, self._taken_on)
+
+    def book(self, ask: Ask, decision: Admit, devices: Sequence[str], scheduler: Lease) -> Lease:
+        lease = book(self.ledger, ask, capped(decision, scheduler), self.now, devices=devices)
+        self.booked.append(lease)
+        self.own.append(lease)
+        if lease.node is not None and devices:
+            self._taken.setdefault(lease.node, set()).update(devices)
+        return lease
+
+    def _comes_after_others(self, ask: Ask, decision: Admit) -> bool:
+        """Whether the line decides: a server that waits for the same, or another cluster, may come first."""
+        policy = self.txn.policy
+        others = [one for one in self._waiting if one.id != self.besides]
+        return bool(contenders(policy, ask, decision, others, self.now))
+
+    def _taken_on(self, node: str) -> set[str]:
+        if node not in self._taken:
+            self._taken[node] = self.txn.devices_taken(node)
+        return self._taken[node]
+
+    @cached_property
+    def _taken(self) -> dict[str, set[str]]:
+        return {}
+
+    @cached_property
+    def _waiting(self) -> list[Ticket]:
+        return self.txn.tickets(codes=WAITS_FOR_ROOM)
+
+    @cached_property
+    def nodes(self) -> tuple[Node, ...] | None:
+        return self.txn.nodes()
+
+    @cached_property
+    def reservations(self) -> list[Reservation]:
+        return self.txn.reservations(self.now)
+
+
+@dataclass
+class Growth:
+    """One cluster's step towards its wish. `objection`: why it is not met; `again`: there may be more to book."""
+
+    txn: Transaction
+    name: str
+    person: Person
+    unit: Ask
+    wish: int
+    in_use: Collection[str]
+    now: Instant
+    objection: Wait | Refuse | None = None
+    again: bool = False
+
+    def step(self) -> ClusterLeases:
+        # 1. What it holds, and whether it is still there.
+        cluster, own = read_cluster(self.txn, self.name, self.person.name)
+        if not cluster.is_up:
+            return self._wind_up(cluster)
+        # 2. Fewer wished for than there are: what nobody has begun to use goes back.
+        lacks = cluster.lacks(self.wish)
+        if lacks < 0:
+            cluster = self._give_back(cluster, -lacks, Ended.NOT_NEEDED)
+        if lacks <= 0:
+            return self._without_ticket(cluster, TicketEnd.NOT_NEEDED)
+        # 3. More: what fits is booked, the rest waits in line.
+        return self._grow(cluster, own, lacks)
+
+    def _grow(self, cluster: ClusterLeases, own: list[Lease], lacks: int) -> ClusterLeases:
+        assert cluster.scheduler is not None
+        pools = path_of(self.txn.policy, self.unit.pool)
+        ledger = self.txn.ledger(pools, [self.person.name])
+        besides = cluster.ticket.id if cluster.ticket else None
+        units = Units(self.txn, self.person, own, ledger, self.now, besides)
+        while len(units.booked) < min(lacks, AT_ONCE):
+            ask = unit_ask(self.unit, self.name, cluster.scheduler, self.now, ask_id=new_id())
+            decision, devices = units.decide(ask)
+            if not isinstance(decision, Admit):
+                self.objection = decision
+                break
+            units.book(ask, decision, devices, cluster.scheduler)
+        lacks -= len(units.booked)
+        self.again = lacks > 0 and self.objection is None
+        ticket = self._rest(cluster, ledger, lacks)
+        self.txn.save(ledger, units.booked)
+        return replace(cluster, workers=(*cluster.workers, *units.booked), ticket=ticket)
+
+    def _rest(self, cluster: ClusterLeases, ledger: Ledger, lacks: int) -> Ticket | None:
+        """What is missing waits, in the place that the cluster had; nothing waits for what waiting cannot cure."""
+        former, objection = cluster.ticket, self.objection
+        if not lacks or isinstance(objection, Refuse):
+            if former is not None:
+                why, facts = TicketEnd.TURN.value, {}
+                if isinstance(objection, Refuse):
+                    why, facts = objection.code.value, {"verdict": "refuse", **objection.facts}
+                ledger.entries.append(ticket_over(former, why, self.now, who=self.person.name, facts=facts))
+                self.txn.drop_tickets([former.id])
+            return None
+        if objection is None:  # the next portion follows at once
+            return None if former is None else self._wait(cluster, ledger, lacks, as_objection(former))
+        told = first_end_among(objection, LeasesByEnd(self.txn), self.txn.policy)
+        assert isinstance(told, Wait)
+        self.objection = told
+        return self._wait(cluster, ledger, lacks, told)
+
+    def _wait(self, cluster: ClusterLeases, ledger: Ledger, wanted: int, told: Wait) -> Ticket:
+        assert cluster.scheduler is not None
+        ticket = cluster.ticket
+        ask_id = new_id() if ticket is None else ticket.id
+        ask = unit_ask(self.unit, self.name, cluster.scheduler, self.now, ask_id=ask_id)
+        if ticket is None:
+            outlook = Outlook(told.code.value, told.facts)
+            ticket = Ticket(ask, self.now, outlook, displaced_by=self._displaced_by(cluster))
+        ticket = replace(ticket, ask=ask, wanted=wanted)
+        entry = decided(ask, told, self.now)
+        ledger.entries.append(replace(entry, facts={**entry.facts, "wanted": wanted}))
+        self.txn.put_tickets([ticket])
+        return ticket
+
+    def _displaced_by(self, cluster: ClusterLeases) -> str | None:
+        """For whom a worker was taken back last: what asks in its place never takes from them."""
+        ending = [one.noticed_for for one in cluster.workers if one.state is LeaseState.ENDING]
+        found = next((noticed for noticed in reversed(ending) if noticed is not None), None)
+        return found or self.txn.displaced_last(self.person.name, self.name)
+
+    def _wind_up(self, cluster: ClusterLeases) -> ClusterLeases:
+        unused = len(cluster.unused(self.in_use))
+        cluster = self._give_back(cluster, unused, Ended.CLUSTER_OVER)
+        if cluster.lacks(self.wish) > 0:
+            self.objection = is_over(self.name, self.unit.pool)
+        return self._without_ticket(cluster, TicketEnd.CLUSTER_OVER)
+
+    def _give_back(self, cluster: ClusterLeases, most: int, why: Ended) -> ClusterLeases:
+        over = cluster.unused(self.in_use)[:most]
+        release_unused(self.txn, over, self.now, who=self.person.name, why=why.value)
+        gone = {lease.id for lease in over}
+        return replace(cluster, workers=tuple(one for one in cluster.workers if one.id not in gone))
+
+    def _without_ticket(self, cluster: ClusterLeases, why: TicketEnd) -> ClusterLeases:
+        drop_ticket(self.txn, cluster.ticket, self.now, why, who=self.person.name)
+        return replace(cluster, ticket=None)
+
+
+def drop_ticket(txn: Transaction, ticket: Ticket | None, now: Instant, why: TicketEnd, *, who: str) -> None:
+    if ticket is not None:
+        ledger = txn.ledger([])
+        ledger.entries.append(ticket_over(ticket, why, now, who=who))
+        txn.drop_tickets([ticket.id])
+        txn.save(ledger, [])
