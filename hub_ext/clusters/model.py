@@ -14,16 +14,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Final
 
 from hub_ext.core.amounts import Amounts, is_gpu
 from hub_ext.core.clock import Instant
 from hub_ext.core.errors import BadInput
 from hub_ext.profiles.model import Audience, Words
-
-SCHEDULER: Final = "dask-scheduler"
-WORKER: Final = "dask-worker"
-"""The kinds of a cluster's leases."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,19 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hub_ext.clusters.model import (
-    SCHEDULER,
-    WORKER,
-    ClusterCatalogue,
-    ClusterProfile,
-    ClusterSelection,
-)
+from hub_ext.clusters.model import ClusterCatalogue, ClusterProfile, ClusterSelection
 from hub_ext.clusters.selection import SERVER as SERVER_FIELD
 from hub_ext.clusters.selection import parse_selection, selection_to_options
 from hub_ext.core.people import Person
 from hub_ext.core.untrusted import BadSelection, bad_selection, shown
 from hub_ext.profiles.service import may_start, pools_for, visible
-from hub_ext.quota.model import SERVER, Ask, Lease, Policy
+from hub_ext.quota.model import SCHEDULER, SERVER, WORKER, Ask, Lease, Policy
 from hub_ext.quota.service import Admission, new_lease_id
 
 __all__ = ["BadSelection", "ChosenCluster", "Clusters"]
