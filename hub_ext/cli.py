@@ -21,7 +21,9 @@ from hub_ext.auth.explain import condition_in_words
 from hub_ext.auth.explain import explain as explain_sign_in
 from hub_ext.auth.policy import Known, NotKnown, Tried, decide, is_administrator, person_of
 from hub_ext.cli_hours import print_report, print_requests, print_sacct
-from hub_ext.core.amounts import COST_UNITS_PER_GPU_HOUR, format_amount, hours_to_cost_units
+from hub_ext.clusters.model import ClusterCatalogue
+from hub_ext.clusters.policy import worker_memory
+from hub_ext.core.amounts import COST_UNITS_PER_GPU_HOUR, Amounts, format_amount, hours_to_cost_units
 from hub_ext.core.clock import Instant, instant_of
 from hub_ext.core.errors import BadInput, HubError
 from hub_ext.desk.tables_csv import csv_lines
@@ -113,13 +115,28 @@ def desk() -> None:
 @main.command()
 @tells_faults
 def check() -> None:
-    """Check policy, profiles and identity: every fault with file, line and what to write instead."""
+    """Check policy, profiles, clusters and identity: every fault with file, line and what to write instead."""
     settings = load_settings()
     documents = load_documents(settings)
     _print_quota(documents.policy)
     identity, profiles = documents.identity, len(documents.catalogue)
     people = f"{len(identity.people)} people" + (f", {len(identity.rules)} rules" if identity.rules else "")
-    click.echo(f"\nNo faults: {len(documents.policy.pools)} pools, {profiles} profiles, {people}.")
+    clusters = documents.clusters
+    _print_clusters(clusters)
+    offered = f"{profiles} profiles" + (f", {len(clusters)} cluster profiles" if len(clusters) else "")
+    click.echo(f"\nNo faults: {len(documents.policy.pools)} pools, {offered}, {people}.")
+
+
+def _print_clusters(clusters: ClusterCatalogue) -> None:
+    """What one worker and the scheduler of each count, and what a worker is told to keep to."""
+    if not len(clusters):
+        return
+    rows: list[Sequence[str]] = [("cluster", "a worker", "its limit", "scheduler", "at most")]
+    for profile in clusters:
+        limit = format_amount("memory", worker_memory(profile.worker["memory"]))
+        sizes = [_sizes(amounts) for amounts in (profile.worker, profile.scheduler)]
+        rows.append((profile.slug, sizes[0], limit, sizes[1], f"{profile.most_workers} workers"))
+    click.echo(f"\n{_table(rows)}")
 
 
 @main.command()
@@ -602,9 +619,11 @@ def _signed(resource: str, amount: int) -> str:
 
 
 def _amounts(lease: Lease) -> str:
-    return " ".join(
-        f"{r.removeprefix('gpu.')}={format_amount(r, a)}" for r, a in sorted(lease.amounts.items())
-    )
+    return _sizes(lease.amounts)
+
+
+def _sizes(amounts: Amounts) -> str:
+    return " ".join(f"{r.removeprefix('gpu.')}={format_amount(r, a)}" for r, a in sorted(amounts.items()))
 
 
 def _hours(units: int) -> float:

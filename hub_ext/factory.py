@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from typing import TypeVar
@@ -14,6 +14,9 @@ import structlog
 from hub_ext.auth.claims import Identity
 from hub_ext.auth.document import load_identity
 from hub_ext.auth.roles import ROLES
+from hub_ext.clusters.loader import load_cluster_profiles
+from hub_ext.clusters.model import ClusterCatalogue
+from hub_ext.clusters.service import Clusters
 from hub_ext.core.amounts import parse_amount
 from hub_ext.core.clock import SystemClock
 from hub_ext.core.errors import BadInput, Fault, FaultyDocument
@@ -26,6 +29,7 @@ from hub_ext.desk.hub_login import HubLogin
 from hub_ext.profiles.catalogue import Catalogue
 from hub_ext.profiles.kube import Nodes, PodRules
 from hub_ext.profiles.loader import Known, load_profiles
+from hub_ext.profiles.model import Profile
 from hub_ext.profiles.service import Profiles
 from hub_ext.quota.document import load_policy, parse_policy
 from hub_ext.quota.model import Node, Policy
@@ -54,6 +58,7 @@ class Documents:
     policy_text: str
     identity: Identity
     catalogue: Catalogue
+    clusters: ClusterCatalogue = field(default_factory=ClusterCatalogue)
 
 
 def load_documents(settings: Settings) -> Documents:
@@ -64,11 +69,34 @@ def load_documents(settings: Settings) -> Documents:
     known = Known(tuple(policy.gpu_classes) if policy else None, tuple(ROLES), pools)
     identity = _read(faults, lambda: load_identity(settings.identity_file, pools))
     profiles = _read(faults, lambda: load_profiles(settings.profiles_dir, known))
-    if policy is None or identity is None or profiles is None:
+    memory = {name: gpu.memory for name, gpu in policy.gpu_classes.items()} if policy else {}
+    clusters = _read(faults, lambda: _load_clusters(settings, known, memory, profiles or ()))
+    if policy is None or identity is None or profiles is None or clusters is None:
         raise FaultyDocument(faults)
     return Documents(
-        policy, settings.policy_file.read_text(encoding="utf-8"), identity, Catalogue.of(profiles)
+        policy, settings.policy_file.read_text(encoding="utf-8"), identity, Catalogue.of(profiles), clusters
     )
+
+
+def _load_clusters(
+    settings: Settings, known: Known, memory: Mapping[str, int], profiles: Iterable[Profile]
+) -> ClusterCatalogue:
+    folder = settings.cluster_profiles_dir
+    if folder is None:
+        return ClusterCatalogue()
+    clusters = ClusterCatalogue.of(load_cluster_profiles(folder, known, memory))
+    # A lease names its profile, and says nothing of which folder that is in.
+    twice = [profile.slug for profile in profiles if clusters.get(profile.slug) is not None]
+    if twice:
+        raise FaultyDocument(
+            [
+                Fault(
+                    str(folder / f"{slug}.yaml"), 1, "a profile of servers has this name", "Choose another."
+                )
+                for slug in twice
+            ]
+        )
+    return clusters
 
 
 def _read(faults: list[Fault], read: Callable[[], DocumentT]) -> DocumentT | None:
@@ -107,6 +135,19 @@ class Factory:
     @cached_property
     def profiles(self) -> Profiles:
         return Profiles(self.admission, self.documents.catalogue)
+
+    @cached_property
+    def clusters(self) -> Clusters:
+        """On one machine there are no images: a cluster runs what the notebook runs."""
+        catalogue = self.documents.clusters
+        if not self.settings.on_kubernetes:
+            return Clusters(self.admission, catalogue.without_images())
+        return Clusters(self.admission, catalogue, self._image_of)
+
+    def _image_of(self, profile: str | None) -> str:
+        """What servers of this profile run, in a cluster."""
+        found = self.documents.catalogue.get(profile) if profile else None
+        return (found.image if found is not None else None) or self.settings.kubernetes.image
 
     @cached_property
     def world(self) -> LocalWorld:

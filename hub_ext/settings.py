@@ -223,6 +223,8 @@ class Settings(BaseModel):
     policy: Path = Path("policy/pools.yaml")
     identity: Path = Path("policy/identity.yaml")
     profiles: Path = Path("spawner_profiles")
+    cluster_profiles: Path = Path("cluster_profiles")
+    """Dask clusters on offer; without this folder there are none."""
     sample_notebooks: Path = Path("sample_notebooks")
     data: Path | None = None
     """A folder of city data for the sample notebooks; servers see it as HANGANG_DATA."""
@@ -258,6 +260,12 @@ class Settings(BaseModel):
     @property
     def profiles_dir(self) -> Path:
         return self.root / self.profiles
+
+    @property
+    def cluster_profiles_dir(self) -> Path | None:
+        """None: no clusters are offered. A folder that the settings name must be there."""
+        folder = self.root / self.cluster_profiles
+        return folder if folder.exists() or "cluster_profiles" in self.model_fields_set else None
 
     @property
     def samples_dir(self) -> Path:

@@ -19,6 +19,8 @@ from hub_ext.core.amounts import Amounts, is_gpu
 from hub_ext.core.clock import Instant
 from hub_ext.core.errors import BadInput
 from hub_ext.profiles.model import Audience, Words
+from hub_ext.quota.model import SCHEDULER as SCHEDULER
+from hub_ext.quota.model import WORKER as WORKER
 
 
 @dataclass(frozen=True, slots=True)
