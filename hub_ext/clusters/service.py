@@ -13,12 +13,34 @@ from hub_ext.core.people import Person
 from hub_ext.core.untrusted import BadSelection, bad_selection, shown
 from hub_ext.profiles.service import may_start, pools_for, visible
 from hub_ext.quota.model import SCHEDULER, SERVER, WORKER, Ask, Lease, Policy
-from hub_ext.quota.service import Admission, new_lease_id
+from hub_ext.quota.service import Admission, ClusterPreview, new_lease_id
 
-__all__ = ["BadSelection", "ChosenCluster", "Clusters"]
+__all__ = ["BadSelection", "ChosenCluster", "ClusterMenu", "ClusterOffer", "Clusters"]
 
 ServerImage = Callable[[str | None], str | None]
 """The image that a server of this profile runs; None where servers run without images."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterOffer:
+    """One size of cluster in one pool of the person's, and what a cluster of the most workers would get of it now."""
+
+    profile: ClusterProfile
+    pool: str
+    preview: ClusterPreview
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterMenu:
+    """Every cluster that a person may start, for the length that its profile has by default.
+
+    A profile stands once for each of the person's pools from which they may start it, in the person's order.
+    """
+
+    person: Person
+    offers: tuple[ClusterOffer, ...] = ()
+    hidden: tuple[ClusterProfile, ...] = ()
+    """What the centre offers to others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +92,26 @@ class Clusters:
         self.admission = admission
         self.catalogue = catalogue
         self.server_image = server_image
+
+    async def menu(self, name: str) -> ClusterMenu:
+        """What this person may start now; nothing is booked. Raises StoreUnavailable."""
+        return await self.admission.in_thread(self._menu, name)
+
+    def _menu(self, name: str) -> ClusterMenu:
+        with self.admission.store.reading() as txn:
+            person, policy = txn.person(name) or Person(name), txn.policy
+        offers, hidden = [], []
+        for profile in self.catalogue:
+            if not visible(profile, person, policy.path):
+                hidden.append(profile)
+                continue
+            for pool in pools_for(profile, person, policy.path):
+                chosen = self._chosen(person, policy, profile, ClusterSelection(profile.slug, pool), None)
+                preview = self.admission.preview_cluster_now(
+                    chosen.person, chosen.scheduler, chosen.unit, profile.most_workers
+                )
+                offers.append(ClusterOffer(profile, pool, preview))
+        return ClusterMenu(person, tuple(offers), tuple(hidden))
 
     async def choose(self, name: str, options: object) -> ChosenCluster:
         """What this person asked for, checked against what exists. Raises BadSelection, StoreUnavailable.

@@ -34,6 +34,9 @@ from hub_ext.quota.booking import (
 from hub_ext.quota.budget import BudgetState, states_that_bind
 from hub_ext.quota.codes import Ended, TicketEnd
 from hub_ext.quota.contention import WAITS_FOR_ROOM, contenders, in_its_place, waits_in_its_booking
+from hub_ext.quota.growing import ClusterLeases as ClusterLeases
+from hub_ext.quota.growing import ClusterPreview as ClusterPreview
+from hub_ext.quota.growing import Granted as Granted
 from hub_ext.quota.growing import Growing
 from hub_ext.quota.in_line import LeasesByEnd, decide_beside_others
 from hub_ext.quota.ledger import Entry, EntryKind, Ledger
