@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 from hub_ext.core.amounts import LARGEST, is_gpu
 from hub_ext.core.clock import Instant
 from hub_ext.core.errors import BadInput
-from hub_ext.quota.model import SERVER, Ask, Policy
+from hub_ext.quota.model import KINDS, SCHEDULER, SERVER, Ask, Policy
 from hub_ext.quota.ports import Running
 
 
@@ -31,12 +31,15 @@ def adoptable(running: Running, policy: Policy, now: Instant) -> Adoptable:
     pool = _text(facts, "pool")
     if pool not in policy.pools:
         raise BadInput(f"its pool {pool!r} is not in the policy")
+    kind = facts.get("kind", SERVER)
+    if kind not in KINDS or (kind == SCHEDULER and facts.get("server") != running.lease):
+        raise BadInput("its labels do not say what kind of lease it runs under")
     ask = Ask(
         id=running.lease,
         person=_text(facts, "person"),
         pool=pool,
         amounts=_amounts(facts.get("amounts"), policy),
-        kind=SERVER,
+        kind=kind,
         profile=_text(facts, "profile") if facts.get("profile") is not None else None,
         server=_text(facts, "server") if facts.get("server") else "",
     )

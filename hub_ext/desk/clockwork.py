@@ -18,12 +18,13 @@ import structlog
 from hub_ext.core.clock import MINUTE, Instant
 from hub_ext.core.decision import Code
 from hub_ext.core.errors import FaultyDocument, HubError
-from hub_ext.desk import accounts
+from hub_ext.desk import accounts, keeping_clusters
 from hub_ext.desk.executor import Enacted, anything_to_do, enact, with_former_times
 from hub_ext.desk.leading import LEADER
 from hub_ext.desk.reconciling import Reconciling
 from hub_ext.desk.stops import Stops
 from hub_ext.desk.windows import keep_windows
+from hub_ext.quota.cluster import is_part
 from hub_ext.quota.ledger import TAKEN_BACK, Entry, EntryKind, Ledger
 from hub_ext.quota.model import Lease, LeaseState, Policy
 from hub_ext.quota.plan import plan
@@ -88,6 +89,7 @@ class Clockwork(Reconciling):
             self.reconcile,
             self.keep_accounts,
             self.keep_windows,
+            self.keep_clusters,
             self.stop_ended,
             self.serve_the_line,
             self.show,
@@ -174,25 +176,43 @@ class Clockwork(Reconciling):
         self._next_window = min(now + MINUTE, now + MINUTE if edge is None else edge)
         self._windows = reservations
 
-    # -- 5. ends -------------------------------------------------------------------------------------------------------
+    # -- 5. clusters ---------------------------------------------------------------------------------------------------
+
+    def keep_clusters(self) -> None:
+        """What is left of clusters whose scheduler is over ends, and no worker outlives its scheduler."""
+        self._refresh()
+        names = keeping_clusters.due(self.picture.leases.values(), self.picture.tickets.values())
+        if not names:
+            return
+        with self._writing() as txn:
+            now = max(self.admission.clock.now(), txn.latest())
+            ended = keeping_clusters.settle(txn, names, now, LEADER)
+        for lease in ended:
+            log.info("ends with its cluster", lease=lease.id, person=lease.person, cluster=lease.server)
+
+    # -- 6. ends -------------------------------------------------------------------------------------------------------
 
     def stop_ended(self) -> None:
-        """Stop what is over through the hub; without it, when that has been in vain for long."""
+        """Stop what is over through the hub; without it, when that has been in vain for long.
+
+        Of clusters also what never ran: the gateway may hold it for a worker that waits for a machine.
+        """
         self._refresh()
         now = self.admission.clock.now()
         leases = list(self.picture.leases.values())
         self._stops.keep(lease.id for lease in leases if lease.state is LeaseState.ENDING)
         for lease in leases:
-            ends = lease.state is LeaseState.RUNNING and (
-                lease.ends_at <= now or self._nobody_came(lease, now)
+            may_end = lease.state is LeaseState.RUNNING or (
+                is_part(lease) and lease.state is LeaseState.BOOKED
             )
+            ends = may_end and (lease.ends_at <= now or self._nobody_came(lease, now))
             if not ends and lease.state is not LeaseState.ENDING:
                 continue
             if not self._still_leads():
                 return
             if ends:
                 change = _end_what_is_over(self._why(lease), unclaimed=lease.ends_at > now)
-                ended = self.admission.change(lease.id, change, LeaseState.RUNNING)
+                ended = self.admission.change(lease.id, change, lease.state)
                 if ended is None or ended.state is not LeaseState.ENDING:
                     continue
                 lease = ended
@@ -213,7 +233,7 @@ class Clockwork(Reconciling):
             moves = [entry.why for entry in _entries(txn, lease) if entry.kind in MOVES_END]
         return Code.BUDGET_SPENT.value if moves and moves[-1] == Code.BUDGET_SPENT.value else ENDED
 
-    # -- 6. the line ---------------------------------------------------------------------------------------------------
+    # -- 7. the line ---------------------------------------------------------------------------------------------------
 
     def serve_if_anything_is_new(self) -> None:
         """Between two ticks. Reads one number where nothing was written."""
@@ -256,7 +276,7 @@ class Clockwork(Reconciling):
             self._starts.settle(self.starts_seconds)
             self._note_starts()
 
-    # -- 7. what is shown ----------------------------------------------------------------------------------------------
+    # -- 8. what is shown ----------------------------------------------------------------------------------------------
 
     def show(self) -> None:
         self.metrics.show(self.picture, self.admission.clock.now())

@@ -8,17 +8,31 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Final
 
 from hub_ext.core.clock import Instant
 from hub_ext.core.decision import Admit, Refuse, plain
 from hub_ext.core.people import Person
-from hub_ext.quota.booking import Options, book, loaded, path_of, people_of, ticket_over, with_devices
+from hub_ext.quota.booking import (
+    Options,
+    book,
+    got_some,
+    loaded,
+    path_of,
+    people_of,
+    ticket_over,
+    with_devices,
+)
+from hub_ext.quota.cluster import of_a_cluster, schedulers_of, within_cluster
 from hub_ext.quota.codes import TicketEnd
 from hub_ext.quota.ledger import Ledger
-from hub_ext.quota.model import SERVER, Lease, LeaseState, Node, Outlook, Reservation, Ticket
+from hub_ext.quota.model import SERVER, WORKER, Ask, Lease, LeaseState, Node, Outlook, Reservation, Ticket
 from hub_ext.quota.plan import Plan, Turn
 from hub_ext.quota.policy import Snapshot, decide
 from hub_ext.quota.ports import Transaction
+
+WORKERS_AT_ONCE: Final = 32
+"""So many workers of clusters are booked in one transaction; the others follow at the next look."""
 
 
 @dataclass
@@ -105,6 +119,9 @@ class _Enacting:
         self.ledger = self._load(people)
         self.saved: dict[str, Lease] = {}
         self.booked: list[Lease] = []
+        self.workers = 0
+        self.grown: dict[str, Ticket] = {}
+        """Tickets that got some of what they want, and wait on."""
         self.done = Enacted()
 
     def _load(self, people: set[str]) -> Ledger:
@@ -123,6 +140,8 @@ class _Enacting:
         people = people_of(self.txn, [turn.ticket for turn in self.plan.turns])
         for turn in self.plan.turns:
             self._book(turn, people)
+        self.txn.put_tickets(self.grown.values())
+        self.ledger.entries += [got_some(ticket, self.now, who=self.who) for ticket in self.grown.values()]
         # 3. Notices, and those that nobody needs any more.
         for notice in self.plan.notices:
             self._take_back(notice.lease.id, notice.ends_at, notice.ticket)
@@ -152,8 +171,11 @@ class _Enacting:
         if ticket is None or ticket.ask != turn.ticket.ask:
             return
         own = self.own[ask.person]
-        if any(held.id == ask.id or (held.kind, held.server) == (ask.kind, ask.server) for held in own):
+        if any(held.id == ask.id or _of_one_server(held, ask) for held in own):
             return  # two leases for one server there never are
+        scheduler = schedulers_of(own).get(ask.server)
+        if of_a_cluster(ask) and (scheduler is None or self.workers >= WORKERS_AT_ONCE):
+            return
         snapshot = Snapshot(
             self.ledger.tree,
             self.ledger.sums,
@@ -166,10 +188,11 @@ class _Enacting:
         decision, devices = with_devices(decide(snapshot, ask, self.now), ask, self.nodes, self._live)
         if not isinstance(decision, Admit):
             return
+        ends_at = min(decision.ends_at, max(self.now, turn.decision.ends_at))
         lease = book(
             self.ledger,
             ask,
-            replace(decision, ends_at=min(decision.ends_at, max(self.now, turn.decision.ends_at))),
+            within_cluster(replace(decision, ends_at=ends_at), scheduler),
             self.now,
             devices=devices,
             options=ticket.options,
@@ -180,6 +203,7 @@ class _Enacting:
         self.booked.append(lease)
         self.saved[lease.id] = lease
         self._count_down(ticket)
+        self.workers += ask.kind == WORKER
         if ask.kind == SERVER:
             self.done.starts.append((lease, ticket.options))
 
@@ -187,8 +211,9 @@ class _Enacting:
         if ticket.wanted > 1:
             left = replace(ticket, wanted=ticket.wanted - 1, booked=ticket.booked + 1)
             self.waiting[ticket.id] = left
-            self.txn.put_tickets([left])
+            self.grown[ticket.id] = left
             return
+        self.grown.pop(ticket.id, None)
         del self.waiting[ticket.id]
         self.ledger.entries.append(ticket_over(ticket, TicketEnd.TURN, self.now, who=self.who))
         self.txn.drop_tickets([ticket.id])
@@ -232,3 +257,7 @@ class _Enacting:
 
     def _live(self) -> list[Lease]:
         return [*self._all_live, *self.booked]
+
+
+def _of_one_server(held: Lease, ask: Ask) -> bool:
+    return held.kind == ask.kind == SERVER and held.server == ask.server

@@ -1,4 +1,7 @@
-"""Orders to stop what is over: through the hub; without it, when that has been in vain for long."""
+"""Orders to stop what is over: through the hub; without it, when that has been in vain for long.
+
+Workers and schedulers of Dask clusters are no business of the hub's: the gateway sees in the ledger that they are over.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import structlog
 
 from hub_ext.core.clock import MINUTE, Instant
 from hub_ext.core.errors import HubError
+from hub_ext.quota.cluster import is_part
 from hub_ext.quota.model import Lease
 from hub_ext.quota.ports import Servers, World
 
@@ -17,6 +21,10 @@ log = structlog.get_logger("hub_ext.clock")
 
 HUB_SILENT: Final = 2 * MINUTE
 """What should have ended is ended without the hub once it has been silent, or has not managed it, for so long."""
+
+
+GATEWAY_SILENT: Final = MINUTE
+"""For so long the gateway may end by itself what is over of a cluster."""
 
 
 @dataclass
@@ -56,6 +64,11 @@ class Stops:
             return
         if not self.is_current(lease):
             return
+        if is_part(lease):
+            if now - min(order.since, lease.ends_at) >= GATEWAY_SILENT:
+                self._stop_without_hub(lease)
+                order.taken = now
+            return
         patient = now - (order.since if silent is None else min(order.since, silent)) < HUB_SILENT
         # A hub that is silent is not asked once more for each lease: every answer would be waited for in vain.
         if patient and (silent is not None or self._hub_took(lease, order, now)):
@@ -76,6 +89,6 @@ class Stops:
     def _stop_without_hub(self, lease: Lease) -> None:
         for running in self.world.running():
             if running.lease == lease.id:
-                log.info("ended without the hub", lease=lease.id, person=lease.person, handle=running.handle)
+                log.info("ended by the clock", lease=lease.id, person=lease.person, handle=running.handle)
                 self.world.stop(running)
                 return

@@ -177,6 +177,12 @@ def decided(ask: Ask, decision: Wait | Refuse, now: Instant) -> Entry:
     return _told(ask, now, ask.id, decision.code.value, facts, who=ask.person)
 
 
+def got_some(ticket: Ticket, now: Instant, *, who: str = "") -> Entry:
+    """A ticket that wants several got some of them and waits on, told under its id."""
+    facts = {"wanted": ticket.wanted, "booked": ticket.booked}
+    return _told(ticket.ask, now, ticket.id, TicketEnd.TURN, facts, who=who)
+
+
 def ticket_over(
     ticket: Ticket,
     why: str,

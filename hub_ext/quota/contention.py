@@ -13,7 +13,7 @@ from typing import Any, Final
 from hub_ext.core.amounts import is_gpu
 from hub_ext.core.clock import Instant
 from hub_ext.core.decision import Admit, Code
-from hub_ext.quota.model import Ask, Lease, LeaseState, Policy, Ticket
+from hub_ext.quota.model import SERVER, Ask, Lease, LeaseState, Policy, Ticket
 
 WAITS_FOR_ROOM: Final = frozenset(
     code.value for code in (Code.POOL_FULL, Code.NO_NODE_FREE, Code.STARTS_BUSY, Code.OTHERS_WAITING)
@@ -33,18 +33,19 @@ def contenders(
 def _contends(policy: Policy, ask: Ask, decision: Admit, ticket: Ticket, now: Instant) -> bool:
     if ticket.outlook.code not in WAITS_FOR_ROOM or ticket.ask.pool not in policy.pools:
         return False
-    if ticket.elastic:
-        return False  # after all servers
+    taken_back = bool(ticket.outlook.reclaims)
+    if ticket.elastic and ask.kind == SERVER and not taken_back:
+        return False  # after all servers, but what is taken back for it is its own
     if ticket.outlook.code == Code.STARTS_BUSY.value:
         return True
     wanted = _taken(ask)
     shared = wanted & _taken(ticket.ask)
-    holds = now - ticket.made_at >= policy.queue.patience or bool(ticket.outlook.reclaims)
+    holds = taken_back or (not ticket.elastic and now - ticket.made_at >= policy.queue.patience)
     if not holds:
         shared &= _short(ticket)
     if not shared:
         return False
-    if not decision.guaranteed or ticket.outlook.reclaims:
+    if not decision.guaranteed or taken_back or (ask.kind != SERVER and not ticket.elastic):
         return True
     # A guaranteed ask comes before all that would only borrow; another of its own home may come before it.
     return any(policy.home(ask.pool, r) == policy.home(ticket.ask.pool, r) for r in shared)

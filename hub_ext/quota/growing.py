@@ -15,25 +15,13 @@ from hub_ext.core.clock import Clock, Instant
 from hub_ext.core.decision import Admit, Decision, Refuse, Wait
 from hub_ext.core.people import Person
 from hub_ext.quota.answers import Answer, asked_before
-from hub_ext.quota.booking import Options, book, decided, loaded, path_of, release_unused
+from hub_ext.quota.booking import Options, book, decided, path_of
 from hub_ext.quota.budget import BudgetState, states_that_bind
-from hub_ext.quota.codes import TicketEnd
-from hub_ext.quota.growth import (
-    ClusterLeases as ClusterLeases,
-)
-from hub_ext.quota.growth import (
-    Growth,
-    Units,
-    as_objection,
-    by_cluster,
-    drop_ticket,
-    is_over,
-    never_ran,
-    read_cluster,
-    unit_ask,
-)
+from hub_ext.quota.cluster import ClusterLeases as ClusterLeases
+from hub_ext.quota.cluster import by_cluster, over, unit_ask
+from hub_ext.quota.growth import Growth, Units, as_objection, end_cluster_in, read_cluster
 from hub_ext.quota.in_line import LeasesByEnd, decide_beside_others
-from hub_ext.quota.model import SCHEDULER, Ask, Lease, LeaseState, Outlook, Policy, Ticket
+from hub_ext.quota.model import SCHEDULER, Ask, Lease, Outlook, Policy, Ticket
 from hub_ext.quota.policy import cost_of, first_end_among
 from hub_ext.quota.ports import Store, Transaction
 
@@ -183,18 +171,6 @@ class Growing:
             return _preview(txn, person, scheduler, unit, min(most, LARGEST_WISH), self._now(txn))
 
 
-def end_cluster_in(txn: Transaction, name: str, now: Instant, *, who: str, why: str) -> list[Lease]:
-    """End what a cluster holds; returns the leases that were not ending yet."""
-    leases = [one for one in txn.live_in_clusters([name]) if one.state is not LeaseState.ENDING]
-    release_unused(txn, [one for one in leases if never_ran(one)], now, who=who, why=why)
-    ran = [one for one in leases if not never_ran(one)]
-    ledger = txn.ledger(loaded(txn.policy, ran), {one.person for one in ran})
-    txn.save(ledger, [ledger.end(one, now, who=who, why=why) for one in ran])
-    for ticket in txn.cluster_tickets([name]):
-        drop_ticket(txn, ticket, now, TicketEnd.CLUSTER_OVER, who=who)
-    return leases
-
-
 def _as_it_stands(
     txn: Transaction, name: str, person: Person, unit: Ask, wish: int, in_use: Collection[str], now: Instant
 ) -> Granted | None:
@@ -202,9 +178,9 @@ def _as_it_stands(
     cluster, own = read_cluster(txn, name, person.name)
     ticket, lacks, policy = cluster.ticket, cluster.lacks(wish), txn.policy
     if not cluster.is_up:
-        over = is_over(name, unit.pool) if lacks > 0 else None
+        why = over(name, unit.pool) if lacks > 0 else None
         idle = ticket is None and not cluster.unused(in_use)
-        return Granted(policy, now, cluster.workers, None, over) if idle else None
+        return Granted(policy, now, cluster.workers, None, why) if idle else None
     if lacks <= 0:
         idle = ticket is None and not (lacks < 0 and cluster.unused(in_use))
         return Granted(policy, now, cluster.workers) if idle else None

@@ -1,35 +1,35 @@
 """The steps by which a Dask cluster's leases follow its wish, inside one booking transaction.
 
-A cluster has one lease for its scheduler and one for each worker. What it wishes for and does not hold waits under one
-elastic ticket: behind all servers, and without holding anything against anybody.
+What it wishes for and does not hold waits under one elastic ticket: behind all servers, and without holding anything
+against anybody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
-from hub_ext.core.clock import MINUTE, Instant
+from hub_ext.core.clock import Instant
 from hub_ext.core.decision import Admit, Code, Decision, Refuse, Wait
 from hub_ext.core.people import Person
 from hub_ext.quota.booking import (
     book,
     decided,
+    loaded,
     new_id,
     path_of,
     release_unused,
     ticket_over,
     with_devices_beside,
 )
+from hub_ext.quota.cluster import ClusterLeases, by_cluster, never_ran, over, unit_ask, within_cluster
 from hub_ext.quota.codes import Ended, TicketEnd
 from hub_ext.quota.contention import WAITS_FOR_ROOM, contenders
 from hub_ext.quota.in_line import LeasesByEnd
 from hub_ext.quota.ledger import Ledger
 from hub_ext.quota.model import (
-    SCHEDULER,
-    WORKER,
     Ask,
     Lease,
     LeaseState,
@@ -45,77 +45,12 @@ AT_ONCE: Final = 32
 """So many workers are booked in one transaction: whoever starts a server meanwhile waits for no more than that."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterLeases:
-    """What a cluster holds: live leases, the oldest worker first, and the ticket under which the rest of its wish waits."""
-
-    scheduler: Lease | None
-    workers: tuple[Lease, ...]
-    ticket: Ticket | None
-
-    @property
-    def is_up(self) -> bool:
-        """Whether its scheduler has a lease that is not being ended."""
-        return self.scheduler is not None and self.scheduler.state is not LeaseState.ENDING
-
-    def lacks(self, wish: int) -> int:
-        """How many workers are missing; negative where there are more than wished for. What is ending does not count."""
-        return wish - sum(lease.state is not LeaseState.ENDING for lease in self.workers)
-
-    def unused(self, in_use: Collection[str]) -> list[Lease]:
-        """Booked for workers that nobody has begun to start, the first to give back first: borrowed, then youngest."""
-        free = [one for one in self.workers if never_ran(one) and one.id not in in_use]
-        return sorted(free, key=lambda one: (one.guaranteed, -one.booked_at, one.id))
-
-
-def never_ran(lease: Lease) -> bool:
-    return lease.state is LeaseState.BOOKED and lease.handle is None
-
-
-def by_cluster(leases: Iterable[Lease], tickets: Iterable[Ticket]) -> dict[str, ClusterLeases]:
-    """The clusters that these leases and tickets belong to, by name."""
-    schedulers: dict[str, Lease] = {}
-    workers: dict[str, list[Lease]] = {}
-    for lease in leases:
-        if lease.kind == SCHEDULER:
-            schedulers[lease.server] = lease
-        elif lease.kind == WORKER:
-            workers.setdefault(lease.server, []).append(lease)
-    waiting = {ticket.ask.server: ticket for ticket in tickets if ticket.ask.kind == WORKER}
-    return {
-        name: ClusterLeases(
-            schedulers.get(name),
-            tuple(sorted(workers.get(name, ()), key=lambda lease: lease.age_order)),
-            waiting.get(name),
-        )
-        for name in sorted({*schedulers, *workers, *waiting})
-    }
-
-
 def read_cluster(txn: Transaction, name: str, person: str) -> tuple[ClusterLeases, list[Lease]]:
     """A person's cluster, and beside it all that they hold; empty where it is somebody else's."""
     own = txn.live_leases(person=person)
     leases = [lease for lease in own if lease.server == name]
     found = by_cluster(leases, (one for one in txn.tickets(person=person) if one.ask.server == name))
     return found.get(name, ClusterLeases(None, (), None)), own
-
-
-def is_over(name: str, pool: str) -> Refuse:
-    return Refuse(Code.CLUSTER_OVER, {"pool": pool, "cluster": name})
-
-
-def unit_ask(unit: Ask, name: str, scheduler: Lease, now: Instant, *, ask_id: str) -> Ask:
-    """One more worker: never for longer than its cluster."""
-    left = -(-(scheduler.ends_at - now) // MINUTE)
-    minutes = left if unit.minutes is None else min(unit.minutes, left)
-    return replace(unit, id=ask_id, kind=WORKER, server=name, minutes=max(1, minutes))
-
-
-def capped(decision: Admit, scheduler: Lease | None) -> Admit:
-    """A worker's end is never behind its scheduler's."""
-    if scheduler is None or decision.ends_at <= scheduler.ends_at:
-        return decision
-    return replace(decision, ends_at=scheduler.ends_at)
 
 
 def as_objection(ticket: Ticket) -> Wait:
@@ -153,7 +88,7 @@ class Units:
         return with_devices_beside(decision, ask, self.nodes, self._taken_on)
 
     def book(self, ask: Ask, decision: Admit, devices: Sequence[str], scheduler: Lease) -> Lease:
-        lease = book(self.ledger, ask, capped(decision, scheduler), self.now, devices=devices)
+        lease = book(self.ledger, ask, within_cluster(decision, scheduler), self.now, devices=devices)
         self.booked.append(lease)
         self.own.append(lease)
         if lease.node is not None and devices:
@@ -277,13 +212,13 @@ class Growth:
         unused = len(cluster.unused(self.in_use))
         cluster = self._give_back(cluster, unused, Ended.CLUSTER_OVER)
         if cluster.lacks(self.wish) > 0:
-            self.objection = is_over(self.name, self.unit.pool)
+            self.objection = over(self.name, self.unit.pool)
         return self._without_ticket(cluster, TicketEnd.CLUSTER_OVER)
 
     def _give_back(self, cluster: ClusterLeases, most: int, why: Ended) -> ClusterLeases:
-        over = cluster.unused(self.in_use)[:most]
-        release_unused(self.txn, over, self.now, who=self.person.name, why=why.value)
-        gone = {lease.id for lease in over}
+        unused = cluster.unused(self.in_use)[:most]
+        release_unused(self.txn, unused, self.now, who=self.person.name, why=why.value)
+        gone = {lease.id for lease in unused}
         return replace(cluster, workers=tuple(one for one in cluster.workers if one.id not in gone))
 
     def _without_ticket(self, cluster: ClusterLeases, why: TicketEnd) -> ClusterLeases:
@@ -297,3 +232,15 @@ def drop_ticket(txn: Transaction, ticket: Ticket | None, now: Instant, why: Tick
         ledger.entries.append(ticket_over(ticket, why, now, who=who))
         txn.drop_tickets([ticket.id])
         txn.save(ledger, [])
+
+
+def end_cluster_in(txn: Transaction, name: str, now: Instant, *, who: str, why: str) -> list[Lease]:
+    """End what a cluster holds; returns the leases that were not ending yet."""
+    leases = [one for one in txn.live_in_clusters([name]) if one.state is not LeaseState.ENDING]
+    release_unused(txn, [one for one in leases if never_ran(one)], now, who=who, why=why)
+    ran = [one for one in leases if not never_ran(one)]
+    ledger = txn.ledger(loaded(txn.policy, ran), {one.person for one in ran})
+    txn.save(ledger, [ledger.end(one, now, who=who, why=why) for one in ran])
+    for ticket in txn.cluster_tickets([name]):
+        drop_ticket(txn, ticket, now, TicketEnd.CLUSTER_OVER, who=who)
+    return leases

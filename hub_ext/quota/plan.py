@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from hub_ext.core.clock import Instant
 from hub_ext.core.decision import Admit, Code, Refuse, Wait
+from hub_ext.quota.cluster import of_a_cluster, schedulers_of, within_cluster
 from hub_ext.quota.eta import first_fit, turns_to_come
 from hub_ext.quota.hold import Hold
 from hub_ext.quota.model import Ask, Eta, Lease, LeaseState, Outlook, Policy, Reservation, Ticket
@@ -106,6 +107,7 @@ class _Planning:
         self.stage = Stage.of(scene.snapshot, scene.leases)
         known = [ticket for ticket in scene.tickets if ticket.ask.pool in self.policy.pools]
         self.line = Line.of(self.stage, known, scene.recent)
+        self.schedulers = schedulers_of(scene.leases) if any(of_a_cluster(one.ask) for one in known) else {}
         self.holds: dict[str, Hold] = {}
         """By ticket, in the order in which they were made."""
         self.patient: set[str] = set()
@@ -196,6 +198,7 @@ class _Planning:
             self.dropped.append(Dropped(ticket, decision))
             return
         if isinstance(decision, Admit):
+            decision = within_cluster(decision, self.schedulers.get(ask.server))
             # Of two whose turn is promised, who came first goes first.
             older = [h for h in self.holds.values() if not had_hold or h.came_before(ticket)]
             blocker = next((hold for hold in older if not hold.lets_pass(ticket, decision)), None)
@@ -427,9 +430,11 @@ class _Planning:
 def _next_of(ticket: Ticket) -> Ask:
     """What is booked when its turn comes: the ask, or the next of the several that it wants."""
     ask = ticket.ask
+    number = ticket.booked + 1
+    if of_a_cluster(ask):
+        return replace(ask, id=f"{ask.id}.{number}")
     if ticket.wanted + ticket.booked == 1:
         return ask
-    number = ticket.booked + 1
     return replace(ask, id=f"{ask.id}/{number}", server=f"{ask.server}/{number}")
 
 

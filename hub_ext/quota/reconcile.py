@@ -13,16 +13,20 @@
 | released | yes | | left over: ended |
 | none | yes | yes | adopted as it stands, also above quota |
 
+Of Dask clusters the hub knows nothing: a scheduler that runs without a lease is adopted, a worker where its scheduler is
+there; a booking of which nothing came is `lost` after five minutes.
+
 A world that cannot be seen is never taken for an empty one: the caller then does not reconcile at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from hub_ext.core.clock import MINUTE, Instant
-from hub_ext.quota.model import SERVER, START_AGAIN_WITHIN, Lease, LeaseState
+from hub_ext.quota.cluster import schedulers_of
+from hub_ext.quota.model import SCHEDULER, SERVER, START_AGAIN_WITHIN, WORKER, Lease, LeaseState
 from hub_ext.quota.ports import Running
 
 LOST_AFTER = 5 * MINUTE
@@ -108,9 +112,9 @@ def reconcile(
         else:
             instructions.append(Seen(lease))
     live = {lease.id for lease in leases}
-    instructions += _without_lease(
-        [running for running in world if running.lease not in live], released, known
-    )
+    unknown = [running for running in world if running.lease not in live]
+    clusters = schedulers_of(leases).keys() | _schedulers_in(unknown, released)
+    instructions += _without_lease(unknown, released, known, clusters)
     without_main = live - main.keys()
     left_behind = {running.lease: running for running in world if running.lease in without_main}
     return instructions + [StopRunning(running) for running in left_behind.values()]
@@ -144,8 +148,20 @@ def _gone(lease: Lease, known: ServersKnown | None, now: Instant, why: str | Non
     return [Release(lease, at, lease.reason or why or "died")]
 
 
+def _schedulers_in(running: Sequence[Running], released: frozenset[str]) -> set[str]:
+    """The clusters whose schedulers run and are going to be adopted."""
+    return {
+        one.lease
+        for one in running
+        if one.main and one.lease not in released and (one.labels or {}).get("kind") == SCHEDULER
+    }
+
+
 def _without_lease(
-    running: Sequence[Running], released: frozenset[str], known: ServersKnown | None
+    running: Sequence[Running],
+    released: frozenset[str],
+    known: ServersKnown | None,
+    clusters: Collection[str],
 ) -> list[Instruction]:
     """Whatever carries a lease's label is ended together: one instruction for each lease, by its main process."""
     instructions: list[Instruction] = []
@@ -154,6 +170,9 @@ def _without_lease(
         labels = one.labels or {}
         if one.lease in released or not one.main:
             instructions.append(StopRunning(one))
+        elif labels.get("kind") in (SCHEDULER, WORKER):
+            is_reachable = labels.get("server", "") in clusters
+            instructions.append(Adopt(one) if is_reachable else StopRunning(one))
         elif known is not None:
             reachable = (labels.get("person", ""), labels.get("server", "")) in known
             instructions.append(Adopt(one) if reachable else StopRunning(one))
