@@ -15,6 +15,7 @@ from hub_ext.desk import handlers
 from hub_ext.desk.auth import SignInNeeded, sign_in_first
 from hub_ext.desk.desk import API, Desk
 from hub_ext.desk.errors import ErrorBody, add_error_handlers
+from hub_ext.desk.front import Front
 from hub_ext.desk.live import Watch
 from hub_ext.desk.metrics import Metrics
 from hub_ext.desk.security import LimitedBodies, SecurityHeaders
@@ -32,6 +33,7 @@ def create_app(desk: Desk, metrics: Metrics | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         await app.state.watch.close()
+        await app.state.front.close()
         await desk.login.close()
 
     app = FastAPI(
@@ -48,6 +50,7 @@ def create_app(desk: Desk, metrics: Metrics | None = None) -> FastAPI:
     app.state.desk = desk
     app.state.metrics = metrics or Metrics()
     app.state.watch = Watch(partial(look, desk.store, desk.clock), desk.admission.in_thread)
+    app.state.front = Front(desk.dask_proxy_url)
     for module in sorted(pkgutil.iter_modules(handlers.__path__), key=lambda one: one.name):
         found = importlib.import_module(f"{handlers.__name__}.{module.name}")
         router = getattr(found, "router", None)

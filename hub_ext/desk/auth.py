@@ -25,6 +25,7 @@ from fastapi.responses import RedirectResponse
 from fastapi.security import APIKeyCookie, HTTPBearer
 from itsdangerous import BadData, URLSafeTimedSerializer
 from starlette.datastructures import FormData
+from starlette.requests import HTTPConnection
 
 from hub_ext.desk.access import LEAD, OPERATE, READ, SCOPES, Access
 from hub_ext.desk.desk import PREFIX, Desk
@@ -241,6 +242,17 @@ async def caller_with(request: Request, scope: str) -> Caller:
     return found
 
 
+async def caller_by(connection: HTTPConnection, token: str) -> Caller:
+    """Who has this session's token, where nothing else came along. Raises SignInNeeded, Problem, HubError."""
+    identity = await desk_of(connection).login.identity(token)
+    if identity is None:
+        raise SignInNeeded
+    caller = await _caller(connection, identity)
+    if not caller.access.has(READ):
+        raise not_open()
+    return caller
+
+
 async def token_identity(request: Request) -> Identity:
     """Whose token the request came with; for what is open to services too."""
     return await _by_token(request, request.headers.get("authorization", ""))
@@ -298,7 +310,7 @@ async def _session_and_identity(request: Request) -> tuple[Session, Identity]:
     return session, identity
 
 
-async def _caller(request: Request, identity: Identity) -> Caller:
+async def _caller(request: HTTPConnection, identity: Identity) -> Caller:
     if not identity.scopes & MAY_COME_IN:
         raise not_open()
     desk = desk_of(request)

@@ -50,7 +50,9 @@ class Site:
 
 @dataclass(frozen=True)
 class Desk:
-    """`key` signs what the desk keeps in browsers; it is the same for all desks of one hub."""
+    """`key` signs what the desk keeps in browsers; it is the same for all desks of one hub.
+    `dask_proxy_url` is where the Dask proxy answers HTTP; empty where there is none.
+    """
 
     admission: Admission
     profiles: Profiles
@@ -58,6 +60,7 @@ class Desk:
     login: HubLogin
     key: bytes
     site: Site = field(default_factory=Site)
+    dask_proxy_url: str = ""
 
     @property
     def store(self) -> Store:

@@ -12,6 +12,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
+from starlette.requests import HTTPConnection
 
 from hub_ext.desk.charts import bar_chart, thin_bar
 from hub_ext.desk.desk import HUB, PREFIX, Desk
@@ -53,7 +54,7 @@ def render_plain(
     return _render(request, visitor, say, template, status, headers, context)
 
 
-def request_language(request: Request) -> Language:
+def request_language(request: HTTPConnection) -> Language:
     """The reader's own choice, else the browser's; English where neither says."""
     return pick_language(request.headers.get("accept-language"), request.cookies.get(COOKIE))
 
@@ -63,7 +64,7 @@ def request_speaker(request: Request) -> Speaker:
     return translator(request_language(request))
 
 
-def desk_of(request: Request) -> Desk:
+def desk_of(request: HTTPConnection) -> Desk:
     desk: Desk = request.app.state.desk
     return desk
 

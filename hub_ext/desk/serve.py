@@ -9,6 +9,7 @@ from typing import Final
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from hub_ext.desk.app import create_app
 from hub_ext.desk.clockwork import Clockwork
@@ -25,18 +26,7 @@ CLOCK_SECONDS: Final = 10.0
 def serve(desk: Desk, clockwork: Clockwork, host: str, port: int) -> None:
     """Until SIGTERM or SIGINT. Ends the process with a fault where the address is taken or the clock dies."""
     stop = threading.Event()
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(desk, clockwork.metrics),
-            host=host,
-            port=port,
-            access_log=False,
-            log_level="warning",
-            proxy_headers=False,  # who asks is known by session or token, never by address
-            server_header=False,
-            timeout_graceful_shutdown=END_SECONDS,
-        )
-    )
+    server = uvicorn.Server(configured(create_app(desk, clockwork.metrics), host, port))
     died: list[BaseException] = []
 
     def keep_the_clock() -> None:
@@ -59,3 +49,18 @@ def serve(desk: Desk, clockwork: Clockwork, host: str, port: int) -> None:
         clock.join(CLOCK_SECONDS)
     if died or not server.started:
         sys.exit(1)
+
+
+def configured(app: FastAPI, host: str, port: int) -> uvicorn.Config:
+    """How the desk is served."""
+    return uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        access_log=False,
+        log_level="warning",
+        proxy_headers=False,  # who asks is known by session or token, never by address
+        server_header=False,
+        ws="websockets-sansio",
+        timeout_graceful_shutdown=END_SECONDS,
+    )
