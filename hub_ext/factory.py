@@ -26,8 +26,8 @@ from hub_ext.desk.clockwork import Clockwork
 from hub_ext.desk.desk import Desk, Site
 from hub_ext.desk.hub_api import HubServers
 from hub_ext.desk.hub_login import HubLogin
+from hub_ext.kube.site import Nodes, PodRules
 from hub_ext.profiles.catalogue import Catalogue
-from hub_ext.profiles.kube import Nodes, PodRules
 from hub_ext.profiles.loader import Known, load_profiles
 from hub_ext.profiles.model import Profile
 from hub_ext.profiles.service import Profiles

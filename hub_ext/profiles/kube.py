@@ -6,43 +6,15 @@ that what an entry leaves out would be left over from the one before.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from hub_ext.core.amounts import MIB, MILLI, Amounts, is_gpu
+from hub_ext.kube.site import DISK, LEAST_DISK, NO_DEVICES, SHARED_MEMORY, VISIBLE_DEVICES, Nodes, PodRules
 from hub_ext.language import DEFAULT
 from hub_ext.profiles.model import Choice, Option, Profile
 
-SHARED_MEMORY = "shared-memory"
-"""The volume at /dev/shm."""
-VISIBLE_DEVICES = "NVIDIA_VISIBLE_DEVICES"
-DISK, LEAST_DISK = "ephemeral-storage", "100Mi"
-
-
-@dataclass(frozen=True, slots=True)
-class Nodes:
-    """Where pods of one GPU class run."""
-
-    node_selector: Mapping[str, str] = field(default_factory=dict)
-    tolerations: Sequence[Mapping[str, Any]] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class PodRules:
-    """What a site says about its pods.
-
-    `gpu_resources` gives the Kubernetes resource of each GPU class; `requests` replace what pods ask of Kubernetes
-    for the resources it names (CPU and memory in base units), whatever they show.
-    """
-
-    image: str
-    gpu_resources: Mapping[str, str] = field(default_factory=dict)
-    gpu_nodes: Mapping[str, Nodes] = field(default_factory=dict)
-    tolerations: Sequence[Mapping[str, Any]] = ()
-    requests: Amounts = field(default_factory=dict)
-    disk: int | None = None
-    """What a server may write outside its home, in MiB; None: as much as its node has."""
+__all__ = ["Nodes", "PodRules", "profile_list"]
 
 
 def profile_list(profiles: Iterable[Profile], rules: PodRules) -> list[dict[str, Any]]:
@@ -137,7 +109,7 @@ def _visible(amounts: Amounts) -> str | None:
     """Where a node's runtime shows all GPUs to whoever names none, a server without GPUs must say so. Those with some
     are told which by the device plugin.
     """
-    return None if any(is_gpu(resource) and amount for resource, amount in amounts.items()) else "void"
+    return None if any(is_gpu(resource) and amount for resource, amount in amounts.items()) else NO_DEVICES
 
 
 def _gpus(amounts: Amounts, rules: PodRules) -> dict[str, Any]:

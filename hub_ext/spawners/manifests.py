@@ -1,53 +1,21 @@
-"""What a pod says of its lease, and whether a finished pod keeps to it. Pods here are the API's JSON."""
+"""Whether a finished pod keeps to its lease (what it says of it: `hub_ext.kube.leased`). Pods here are the API's JSON."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any
 
-from hub_ext.core.amounts import MILLI, Amounts, is_gpu
+from hub_ext.core.amounts import MILLI, is_gpu
 from hub_ext.core.errors import BadInput
-from hub_ext.kube.pods import ENDS_AT, GPU_COUNT, GPU_RESOURCE, KIND, LEASE, PERSON, POOL, SECTOR, sizes_of
+from hub_ext.kube.leased import annotations_of as annotations_of
+from hub_ext.kube.leased import gpu_resources
+from hub_ext.kube.leased import gpus_of as gpus_of
+from hub_ext.kube.leased import labels_of as labels_of
+from hub_ext.kube.pods import sizes_of
+from hub_ext.kube.site import VISIBLE_DEVICES
 from hub_ext.quota.model import Lease, Policy
 
 Pod = Mapping[str, Any]
-
-VISIBLE_DEVICES: Final = "NVIDIA_VISIBLE_DEVICES"
-"""By which NVIDIA's container runtime, unless it is told not to, hands out GPUs that nobody asked Kubernetes for."""
-
-
-def labels_of(lease: Lease, policy: Policy, person: str) -> dict[str, str]:
-    """By which pods are found and counted. `person` is the name as a label's value."""
-    labels = {LEASE: lease.id, POOL: lease.pool, KIND: lease.kind, PERSON: person}
-    sector = next(
-        (name for name in lease.path if name in policy.pools and policy.pools[name].kind == "sector"), None
-    )
-    return labels | ({SECTOR: sector} if sector else {})
-
-
-def annotations_of(lease: Lease, policy: Policy, facts: Mapping[str, Any]) -> dict[str, str]:
-    """What an adoption needs to know, and what the cluster's own wall compares the pod with."""
-    resource, count = gpus_of(lease.amounts, gpu_resources(policy))
-    return {
-        LEASE: json.dumps(facts, separators=(",", ":")),
-        ENDS_AT: policy.local(lease.ends_at).isoformat(),
-        GPU_RESOURCE: resource,
-        GPU_COUNT: str(count),
-    }
-
-
-def gpu_resources(policy: Policy) -> dict[str, str]:
-    """The Kubernetes resource of each GPU class."""
-    return {name: gpu.resource for name, gpu in policy.gpu_classes.items()}
-
-
-def gpus_of(amounts: Amounts, resources: Mapping[str, str]) -> tuple[str, int]:
-    """The Kubernetes resource and how many; a server has one class of GPU. No GPU: ("", 0)."""
-    for name, amount in amounts.items():
-        if is_gpu(name) and amount:
-            return resources.get(name.removeprefix("gpu."), name), -(-amount // MILLI)
-    return "", 0
 
 
 def complaints(pod: Pod, lease: Lease, policy: Policy, want_labels: Mapping[str, str]) -> list[str]:
