@@ -13,7 +13,8 @@
    (Written from public descriptions and programs; tested against a stand-in, not against the live service.)
 3. `synthetic`: a small seeded generator with the same columns. Every figure stamped with it says SYNTHETIC DATA.
 
-All frames are hourly, indexed by `time` (the hour's beginning, Asia/Seoul), without gaps; `.columns` has the units.
+All frames named in `DATA_SETS` are hourly, indexed by `time` (the hour's beginning, Asia/Seoul), without gaps; `.columns`
+has the units. A set of another shape is described beside it and loaded the same way: `load(METRO_CONGESTION)`.
 """
 
 from __future__ import annotations
@@ -50,8 +51,10 @@ __all__ = [
     "CityData",
     "Column",
     "DataError",
+    "DataSet",
     "Kind",
     "Source",
+    "Table",
     "load",
     "public_holidays",
     "stamp",
@@ -97,7 +100,7 @@ class Source:
 
 @dataclass(frozen=True, eq=False)
 class CityData:
-    """A data set: `frame` (hourly, index `time` in Asia/Seoul), its columns and its source."""
+    """A data set: `frame` (hourly, index `time` in Asia/Seoul, where the set is dated), its columns and its source."""
 
     name: str
     frame: pd.DataFrame
@@ -111,23 +114,25 @@ class CityData:
 
 
 def load(
-    name: str,
+    name: str | DataSet,
     days: Days | None = None,
     *,
     environ: Mapping[str, str] = os.environ,
     clock: Clock | None = None,
 ) -> CityData:
-    """The data set `name`, from the first origin that has it; `DATA_SETS` lists the names.
+    """The data set `name`, from the first origin that has it; `DATA_SETS` lists the names, and a set may stand itself.
 
     `days`: first and last day wanted, both included. Without it: all there is, or from the Plaza the last three days
     that are surely complete. An origin without all these days is passed over.
 
-    Raises DataError for an unknown name, a folder or file that is named but cannot be read, missing columns, values
+    Raises DataError for an unknown name, days of a set that has none, a folder or file that is named but cannot be read, missing columns, values
     that are no numbers, hours that are missing or double, and a key that the Plaza refuses.
     """
-    spec = DATA_SETS.get(name)
+    spec = DATA_SETS.get(name) if isinstance(name, str) else name
     if spec is None:
         raise DataError(f"there is no data set {name!r}; there are: {', '.join(sorted(DATA_SETS))}")
+    if days is not None and not spec.dated:
+        raise DataError(f"{spec.title}: these are no days of a calendar; load it without `days`")
     if days is not None and days[0] > days[1]:
         raise DataError(f"the first day {days[0]} lies after the last day {days[1]}; swap them")
     passed_over: list[str] = []
@@ -141,7 +146,7 @@ def load(
         return replace(found, source=replace(found.source, note=note))
     made = spec.generate(*(days or spec.generated_days))
     attribution = f"SYNTHETIC DATA: generated, not measured; it only has the shape of: {spec.title}"
-    return CityData(name, made, spec.columns, Source("synthetic", attribution, "; ".join(passed_over)))
+    return CityData(spec.name, made, spec.columns, Source("synthetic", attribution, "; ".join(passed_over)))
 
 
 def stamp(figure: Figure, *data: CityData) -> None:
@@ -212,7 +217,7 @@ def _from_folder(spec: DataSet, days: Days | None, environ: Mapping[str, str], c
         raise DataError(f"{path} is not UTF-8 text; save it as CSV in UTF-8") from problem
     except (pd.errors.ParserError, pd.errors.EmptyDataError) as problem:
         raise DataError(f"{path} is not a CSV table: {problem}") from problem
-    frame = spec.read(_Table(path.name, raw))
+    frame = spec.read(Table(path.name, raw))
     if days is not None:
         if frame.index[0].date() > days[0] or frame.index[-1].date() < days[1]:
             reach = f"{frame.index[0].date()} to {frame.index[-1].date()}"
@@ -222,7 +227,7 @@ def _from_folder(spec: DataSet, days: Days | None, environ: Mapping[str, str], c
 
 
 @dataclass(frozen=True)
-class _Table:
+class Table:
     """A CSV file as text, read column by column with errors that name the place."""
 
     file: str
@@ -252,6 +257,17 @@ class _Table:
             self._checked(name, text.fillna("(empty)"), text.map({yes: 1.0, no: 0.0}), f"{yes!r} or {no!r}")
             == 1.0
         )
+
+    def whole(self, name: str) -> pd.Series:
+        text = self.text(name)
+        values = pd.to_numeric(text, errors="coerce")
+        values = values.where(values % 1 == 0)
+        return self._checked(name, text.fillna("(empty)"), values, "a whole number").astype("int64")
+
+    def words(self, name: str, words: Mapping[str, str]) -> pd.Series:
+        """The column with each of the source's words put as `words` has it."""
+        text = self.text(name)
+        return self._checked(name, text.fillna("(empty)"), text.map(words), f"one of {', '.join(words)}")
 
     def moments(self, name: str, form: str) -> pd.Series:
         text = self.text(name)
@@ -284,7 +300,7 @@ class _Table:
         return frame
 
 
-def _read_bike(table: _Table) -> pd.DataFrame:
+def _read_bike(table: Table) -> pd.DataFrame:
     table.require("date", "hour", *(c.name for c in _BIKE))
     times = table.moments("date", "%Y-%m-%d") + pd.to_timedelta(table.numbers("hour"), unit="h")
     columns = {c.name: table.numbers(c.name) for c in _BIKE[:9]}
@@ -296,13 +312,13 @@ def _read_bike(table: _Table) -> pd.DataFrame:
     return table.hourly(times, columns)
 
 
-def _read_rentals(table: _Table) -> pd.DataFrame:
+def _read_rentals(table: Table) -> pd.DataFrame:
     table.require("date", "hour", "rented_bikes")
     times = table.moments("date", "%Y-%m-%d") + pd.to_timedelta(table.numbers("hour"), unit="h")
     return table.hourly(times, {"rented_bikes": table.numbers("rented_bikes")})
 
 
-def _read_weather(table: _Table) -> pd.DataFrame:
+def _read_weather(table: Table) -> pd.DataFrame:
     table.require("time", *(c.name for c in _WEATHER))
     return table.hourly(
         table.moments("time", "%Y-%m-%d %H:%M"), {c.name: table.numbers(c.name) for c in _WEATHER}
@@ -547,10 +563,12 @@ class DataSet:
     columns: tuple[Column, ...]
     attribution: str
     note: str
-    read: Callable[[_Table], pd.DataFrame]
+    read: Callable[[Table], pd.DataFrame]
     generate: Callable[[date, date], pd.DataFrame]
     generated_days: Days
     in_plaza: bool = False
+    dated: bool = True
+    """Whether `frame` is a series of days; `load` takes `days` only then."""
 
 
 _RENTED = Column("rented_bikes", "rentals per hour", "rentals begun in the hour, all of Seoul")
