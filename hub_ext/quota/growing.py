@@ -19,7 +19,16 @@ from hub_ext.quota.booking import Options, book, decided, path_of
 from hub_ext.quota.budget import BudgetState, states_that_bind
 from hub_ext.quota.cluster import ClusterLeases as ClusterLeases
 from hub_ext.quota.cluster import by_cluster, over, unit_ask
-from hub_ext.quota.growth import Growth, Units, as_objection, end_cluster_in, read_cluster
+from hub_ext.quota.extending import ClusterExtension, check_minutes, extend_cluster
+from hub_ext.quota.growth import (
+    Growth,
+    Surroundings,
+    Units,
+    as_many_as_possible,
+    as_objection,
+    end_cluster_in,
+    read_cluster,
+)
 from hub_ext.quota.in_line import LeasesByEnd, decide_beside_others
 from hub_ext.quota.model import SCHEDULER, Ask, Lease, Outlook, Policy, Ticket
 from hub_ext.quota.policy import cost_of, first_end_among
@@ -161,6 +170,23 @@ class Growing:
         with self.store.booking() as txn:
             end_cluster_in(txn, name, self._now(txn), who=who, why=why)
 
+    async def extend_cluster(self, name: str, minutes: int, who: str) -> ClusterExtension | None:
+        """Let a cluster go on for so many minutes more: its scheduler, and each worker up to the scheduler's new end, as
+        far as the quota allows and nobody waits for what it holds.
+
+        None where there is no such cluster, or it is ending. Raises BadInput for minutes that are none.
+        """
+        found: ClusterExtension | None = await self.in_thread(self.extend_cluster_now, name, minutes, who)
+        return found
+
+    def extend_cluster_now(
+        self, name: str, minutes: int, who: str, *, only_look: bool = False
+    ) -> ClusterExtension | None:
+        """With `only_look`, what it would come to; nothing is written."""
+        check_minutes(minutes)
+        with self.store.reading() if only_look else self.store.booking() as txn:
+            return extend_cluster(txn, name, minutes, self._now(txn), who, only_look=only_look)
+
     async def preview_cluster(self, person: Person, scheduler: Ask, unit: Ask, most: int) -> ClusterPreview:
         """What a cluster of at most so many workers would get now; nothing is booked."""
         found: ClusterPreview = await self.in_thread(self.preview_cluster_now, person, scheduler, unit, most)
@@ -194,7 +220,7 @@ def _as_it_stands(
         return Granted(policy, now, cluster.workers, ticket, as_objection(ticket)) if same else None
     ledger = txn.ledger(path_of(policy, unit.pool), [person.name])
     ask = unit_ask(unit, name, cluster.scheduler, now, ask_id="")
-    decision, _ = Units(txn, person, own, ledger, now).decide(ask)
+    decision, _ = Units(Surroundings(txn, now), person, own, ledger).decide(ask)
     return Granted(policy, now, cluster.workers, None, decision) if isinstance(decision, Refuse) else None
 
 
@@ -205,26 +231,20 @@ def _preview(
     pools = {*path_of(policy, scheduler.pool), *path_of(policy, unit.pool)}
     ledger = txn.ledger(pools, [person.name])
     budgets = states_that_bind(ledger.budgets, policy, [path_of(policy, unit.pool)], person.name, now)
-    units = Units(txn, person, own, ledger, now)
+    units = Units(Surroundings(txn, now), person, own, ledger)
     first, devices = units.decide(scheduler)
-    objection: Wait | Refuse | None = None
-    booked: list[Lease] = []
     if isinstance(first, Admit):
         lease = book(ledger, scheduler, first, now, devices=devices)
         units.own.append(lease)
-        while len(booked) < most and objection is None:
-            ask = unit_ask(unit, lease.id, lease, now, ask_id=f"{lease.id}.{len(booked)}")
-            decision, devices = units.decide(ask)
-            if isinstance(decision, Admit):
-                booked.append(units.book(ask, decision, devices, lease))
-            else:
-                objection = decision
+        units = as_many_as_possible(units, unit, lease, most)
+        objection = units.objection
     else:
         objection = first
     if objection is not None:
         told = first_end_among(objection, LeasesByEnd(txn), policy)
         assert not isinstance(told, Admit)
         objection = told
+    booked = units.booked
     guaranteed = sum(one.guaranteed for one in booked)
     in_pool = unit.pool in policy.pools
     return ClusterPreview(

@@ -6,12 +6,12 @@ against anybody.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Final
 
-from hub_ext.core.clock import Instant
+from hub_ext.core.clock import MINUTE, Instant
 from hub_ext.core.decision import Admit, Code, Decision, Refuse, Wait
 from hub_ext.core.people import Person
 from hub_ext.quota.booking import (
@@ -41,6 +41,7 @@ from hub_ext.quota.model import (
 from hub_ext.quota.policy import Snapshot, decide, first_end_among
 from hub_ext.quota.ports import Transaction
 
+HOURS: Final = frozenset({Code.BUDGET_SPENT, Code.BUDGET_SHORT})
 AT_ONCE: Final = 32
 """So many workers are booked in one transaction: whoever starts a server meanwhile waits for no more than that."""
 
@@ -59,60 +60,13 @@ def as_objection(ticket: Ticket) -> Wait:
 
 
 @dataclass
-class Units:
-    """Decides and books one worker after the other on one ledger; those within the guarantee come first by themselves."""
+class Surroundings:
+    """What the decisions of one booking look at beside the sums; read once, and only where it is asked for."""
 
     txn: Transaction
-    person: Person
-    own: list[Lease]
-    ledger: Ledger
     now: Instant
     besides: str | None = None
     """The cluster's own ticket, which is no competitor."""
-    booked: list[Lease] = field(default_factory=list)
-
-    def decide(self, ask: Ask) -> tuple[Decision, tuple[str, ...]]:
-        """With the devices of what is admitted. In front of others who wait for the same there is no going."""
-        snapshot = Snapshot(
-            self.ledger.tree,
-            self.ledger.sums,
-            self.nodes,
-            self.ledger.grants,
-            {self.person.name: self.person},
-            self.own,
-            self.reservations,
-        )
-        decision = decide(snapshot, ask, self.now)
-        if isinstance(decision, Admit) and self._comes_after_others(ask, decision):
-            return Wait(Code.OTHERS_WAITING, {"pool": ask.pool}), ()
-        return with_devices_beside(decision, ask, self.nodes, self._taken_on)
-
-    def book(self, ask: Ask, decision: Admit, devices: Sequence[str], scheduler: Lease) -> Lease:
-        lease = book(self.ledger, ask, within_cluster(decision, scheduler), self.now, devices=devices)
-        self.booked.append(lease)
-        self.own.append(lease)
-        if lease.node is not None and devices:
-            self._taken.setdefault(lease.node, set()).update(devices)
-        return lease
-
-    def _comes_after_others(self, ask: Ask, decision: Admit) -> bool:
-        """Whether the line decides: a server that waits for the same, or another cluster, may come first."""
-        policy = self.txn.policy
-        others = [one for one in self._waiting if one.id != self.besides]
-        return bool(contenders(policy, ask, decision, others, self.now))
-
-    def _taken_on(self, node: str) -> set[str]:
-        if node not in self._taken:
-            self._taken[node] = self.txn.devices_taken(node)
-        return self._taken[node]
-
-    @cached_property
-    def _taken(self) -> dict[str, set[str]]:
-        return {}
-
-    @cached_property
-    def _waiting(self) -> list[Ticket]:
-        return self.txn.tickets(codes=WAITS_FOR_ROOM)
 
     @cached_property
     def nodes(self) -> tuple[Node, ...] | None:
@@ -121,6 +75,93 @@ class Units:
     @cached_property
     def reservations(self) -> list[Reservation]:
         return self.txn.reservations(self.now)
+
+    @cached_property
+    def waiting(self) -> list[Ticket]:
+        return [one for one in self.txn.tickets(codes=WAITS_FOR_ROOM) if one.id != self.besides]
+
+    @cached_property
+    def _taken(self) -> dict[str, frozenset[str]]:
+        return {}
+
+    def devices_taken(self, node: str) -> frozenset[str]:
+        if node not in self._taken:
+            self._taken[node] = frozenset(self.txn.devices_taken(node))
+        return self._taken[node]
+
+
+@dataclass
+class Units:
+    """Decides and books one worker after the other on one ledger; those within the guarantee come first by themselves.
+
+    `objection`: why there was not one more.
+    """
+
+    around: Surroundings
+    person: Person
+    own: list[Lease]
+    ledger: Ledger
+    booked: list[Lease] = field(default_factory=list)
+    objection: Wait | Refuse | None = None
+
+    def decide(self, ask: Ask) -> tuple[Decision, tuple[str, ...]]:
+        """With the devices of what is admitted. In front of others who wait for the same there is no going."""
+        around, now = self.around, self.around.now
+        snapshot = Snapshot(
+            self.ledger.tree,
+            self.ledger.sums,
+            around.nodes,
+            self.ledger.grants,
+            {self.person.name: self.person},
+            self.own,
+            around.reservations,
+        )
+        decision = decide(snapshot, ask, now)
+        if isinstance(decision, Admit) and contenders(self.ledger.policy, ask, decision, around.waiting, now):
+            return Wait(Code.OTHERS_WAITING, {"pool": ask.pool}), ()
+        return with_devices_beside(decision, ask, around.nodes, self._devices_taken)
+
+    def book(self, unit: Ask, scheduler: Lease, count: int) -> None:
+        """So many, or as many as there may be."""
+        while len(self.booked) < count and self.objection is None:
+            ask = unit_ask(unit, scheduler.server, scheduler, self.around.now, ask_id=new_id())
+            decision, devices = self.decide(ask)
+            if isinstance(decision, Admit):
+                decision = within_cluster(decision, scheduler)
+                lease = book(self.ledger, ask, decision, self.around.now, devices=devices)
+                self.booked.append(lease)
+                self.own.append(lease)
+            else:
+                self.objection = decision
+
+    def _devices_taken(self, node: str) -> set[str]:
+        mine = {device for lease in self.booked if lease.node == node for device in lease.devices}
+        return mine | self.around.devices_taken(node)
+
+
+def as_many_as_possible(units: Units, unit: Ask, scheduler: Lease, count: int) -> Units:
+    """Book so many workers, from where `units` begins. Where hours are short they are shared: more workers for a shorter
+    time, the same for each and no shorter than a session may be.
+    """
+    first = _again(units)
+    first.book(unit, scheduler, count)
+    if first.objection is None or first.objection.code not in HOURS or not first.booked:
+        return first
+    least = units.ledger.policy.session(unit.pool).min
+    many = _again(units)
+    many.book(replace(unit, minutes=-(-least // MINUTE)), scheduler, count)
+    if len(many.booked) <= len(first.booked):
+        return first
+    seconds = sum(lease.ends_at - units.around.now for lease in first.booked) // len(many.booked)
+    shared = _again(units)
+    shared.book(replace(unit, minutes=max(least, seconds) // MINUTE), scheduler, count)
+    return max(first, shared, many, key=lambda one: len(one.booked))
+
+
+def _again(units: Units) -> Units:
+    """The same beginning, on a ledger of its own; one of them is saved."""
+    ledger = Ledger(units.ledger.policy, units.ledger.sums.copy(), units.ledger.grants)
+    return Units(units.around, units.person, list(units.own), ledger)
 
 
 @dataclass
@@ -153,21 +194,16 @@ class Growth:
 
     def _grow(self, cluster: ClusterLeases, own: list[Lease], lacks: int) -> ClusterLeases:
         assert cluster.scheduler is not None
-        pools = path_of(self.txn.policy, self.unit.pool)
-        ledger = self.txn.ledger(pools, [self.person.name])
-        besides = cluster.ticket.id if cluster.ticket else None
-        units = Units(self.txn, self.person, own, ledger, self.now, besides)
-        while len(units.booked) < min(lacks, AT_ONCE):
-            ask = unit_ask(self.unit, self.name, cluster.scheduler, self.now, ask_id=new_id())
-            decision, devices = units.decide(ask)
-            if not isinstance(decision, Admit):
-                self.objection = decision
-                break
-            units.book(ask, decision, devices, cluster.scheduler)
+        ledger = self.txn.ledger(path_of(self.txn.policy, self.unit.pool), [self.person.name])
+        around = Surroundings(self.txn, self.now, cluster.ticket.id if cluster.ticket else None)
+        units = as_many_as_possible(
+            Units(around, self.person, own, ledger), self.unit, cluster.scheduler, min(lacks, AT_ONCE)
+        )
+        self.objection = units.objection
         lacks -= len(units.booked)
         self.again = lacks > 0 and self.objection is None
-        ticket = self._rest(cluster, ledger, lacks)
-        self.txn.save(ledger, units.booked)
+        ticket = self._rest(cluster, units.ledger, lacks)
+        self.txn.save(units.ledger, units.booked)
         return replace(cluster, workers=(*cluster.workers, *units.booked), ticket=ticket)
 
     def _rest(self, cluster: ClusterLeases, ledger: Ledger, lacks: int) -> Ticket | None:

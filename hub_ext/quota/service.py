@@ -7,15 +7,14 @@ spawners, the clock, the pages and the command line call.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from hub_ext.core.clock import Clock, Instant
-from hub_ext.core.decision import Admit, Code, Decision, Refuse, Wait
-from hub_ext.core.errors import BadInput
+from hub_ext.core.decision import Admit, Code, Decision, Wait
 from hub_ext.core.people import Person
 from hub_ext.quota.answers import Answer as Answer
 from hub_ext.quota.answers import as_decision, asked_before
@@ -34,6 +33,9 @@ from hub_ext.quota.booking import (
 from hub_ext.quota.budget import BudgetState, states_that_bind
 from hub_ext.quota.codes import Ended, TicketEnd
 from hub_ext.quota.contention import WAITS_FOR_ROOM, contenders, in_its_place, waits_in_its_booking
+from hub_ext.quota.extending import ClusterExtension as ClusterExtension
+from hub_ext.quota.extending import Extension as Extension
+from hub_ext.quota.extending import check_minutes, extend_lease
 from hub_ext.quota.growing import ClusterLeases as ClusterLeases
 from hub_ext.quota.growing import ClusterPreview as ClusterPreview
 from hub_ext.quota.growing import Granted as Granted
@@ -41,25 +43,13 @@ from hub_ext.quota.growing import Growing
 from hub_ext.quota.in_line import LeasesByEnd, decide_beside_others
 from hub_ext.quota.ledger import Entry, EntryKind, Ledger
 from hub_ext.quota.model import SERVER, Ask, Lease, LeaseState, Node, Outlook, Policy, Ticket
-from hub_ext.quota.policy import Snapshot, decide, decide_extension, first_end_among
+from hub_ext.quota.policy import Snapshot, decide, first_end_among
 from hub_ext.quota.ports import Store, Transaction
-from hub_ext.quota.queue import others_waiting_for
 from hub_ext.quota.record_keeping import Records
 
 ResultT = TypeVar("ResultT")
 Change = Callable[[Ledger, Lease, Instant], Lease]
 """One change of a lease through the ledger, at an instant."""
-
-
-@dataclass(frozen=True, slots=True)
-class Extension:
-    """A lease after somebody asked for more time: `objection` says why it got none, `cut_by` what cut it short."""
-
-    lease: Lease
-    policy: Policy
-    at: Instant
-    objection: Wait | Refuse | None = None
-    cut_by: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,29 +272,9 @@ class Admission(Growing, Records):
         self, lease_id: str, minutes: int, who: str, *, only_look: bool = False
     ) -> Extension | None:
         """With `only_look`, what it would come to; nothing is written."""
-        if not 0 < minutes <= LONGEST_MINUTES:
-            raise BadInput(f"{minutes} minutes cannot be added; write a number from 1 to {LONGEST_MINUTES}")
+        check_minutes(minutes)
         with self.store.reading() if only_look else self.store.booking() as txn:
-            lease = txn.lease(lease_id)
-            if lease is None or lease.state not in (LeaseState.BOOKED, LeaseState.RUNNING):
-                return None
-            now, policy = self._now(txn), txn.policy
-            objection = _wanted_by_others(txn, lease)
-            if objection is not None:
-                return Extension(lease, policy, now, objection)
-            ledger = txn.ledger(loaded(policy, [lease]), [lease.person])
-            snapshot = Snapshot(
-                ledger.tree, ledger.sums, txn.nodes(), ledger.grants, {}, [lease], txn.reservations(now)
-            )
-            found = decide_extension(snapshot, lease, minutes, now)
-            if isinstance(found, Wait | Refuse):
-                return Extension(lease, policy, now, found)
-            if found.at > lease.ends_at:
-                extended = ledger.extend(lease, found.at, now, who=who)
-                if not only_look:
-                    txn.save(ledger, [extended])
-                lease = extended
-            return Extension(lease, policy, now, cut_by=found.cut_by)
+            return extend_lease(txn, lease_id, minutes, self._now(txn), who, only_look=only_look)
 
     async def find(self, lease_id: str) -> Lease | None:
         """The lease as it stands, also one that was released; None where there never was one."""
@@ -321,9 +291,6 @@ class Admission(Growing, Records):
     def find_now(self, lease_id: str) -> Lease | None:
         with self.store.reading() as txn:
             return txn.lease(lease_id)
-
-
-LONGEST_MINUTES = 60 * 24 * 366
 
 
 def run(handle: str, node: str | None = None, *, at: Instant | None = None, who: str = "") -> Change:
@@ -389,13 +356,6 @@ def _rewrite_tickets(
     txn.drop_tickets([ticket.id for ticket in over])
     if waiting is not None:
         txn.put_tickets([waiting])
-
-
-def _wanted_by_others(txn: Transaction, lease: Lease) -> Wait | None:
-    if lease.noticed_for is not None:
-        ticket = txn.ticket(lease.noticed_for)
-        return Wait(Code.OTHERS_WAITING, {"pool": ticket.ask.pool if ticket is not None else lease.pool})
-    return others_waiting_for(txn.policy, lease, txn.tickets(codes=WAITS_FOR_ROOM))
 
 
 def _ends_a_ticket(entry: Entry) -> bool:
