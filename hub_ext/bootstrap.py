@@ -19,6 +19,8 @@ from hub_ext.auth.site import writing_down
 from hub_ext.core.errors import BadInput, HubError
 from hub_ext.core.people import Person
 from hub_ext.desk.access import READ, SCOPES, included_scopes
+from hub_ext.clusters.settings import SERVICE as GATEWAY
+from hub_ext.clusters.settings import GatewaySettings
 from hub_ext.desk.auth import CALLBACK, SERVICE
 from hub_ext.factory import CLIENT_ID, Documents, Factory, pod_rules
 from hub_ext.kube.pods import Waiting
@@ -168,13 +170,20 @@ def _hub(c: Any, settings: Settings, factory: Factory) -> None:
             "name": SERVICE,
             "description": "Keeps the clock, and starts and stops servers for the people who ask for it at the desk",
             "services": [SERVICE],
+        # It has no page and no token: whoever asks it shows their own, and it asks the hub whose that is.
+        {"name": GATEWAY, "display": False},
             "scopes": ["list:users", "read:servers", "servers"],
         },
         {
             "name": "user",
             "description": "Everybody: their own servers, and the desk. What a lead or operator may there is theirs by "
             "their role among the people; a scope alone opens nothing.",
-            "scopes": ["self", f"access:services!service={SERVICE}", *SCOPES],
+            "scopes": [
+                "self",
+                f"access:services!service={SERVICE}",
+                f"access:services!service={GATEWAY}",
+                *SCOPES,
+            ],
         },
         {
             "name": "server",
@@ -199,6 +208,7 @@ def _decides_alone(c: Any) -> None:
 
 def _hub_on_this_machine(c: Any, settings: Settings, factory: Factory) -> None:
     secrets = factory.secrets
+                f"access:services!service={GATEWAY}",
     hub = c.JupyterHub
     # Loopback only: nothing separates the people of an embedded hub from one another.
     hub.bind_url = f"http://127.0.0.1:{settings.port}"
@@ -315,7 +325,10 @@ def _spawner(c: Any, settings: Settings, factory: Factory, words: PageWords, *, 
     GatedLocalSpawner.homes = settings.homes_dir
     if settings.samples_dir.is_dir():
         GatedLocalSpawner.furnish = partial(copy_samples, settings.samples_dir)
-    GatedLocalSpawner.shared_environment = _shared_environment(settings, simulated=simulated)
+    GatedLocalSpawner.shared_environment = {
+        **_shared_environment(settings, simulated=simulated),
+        **gateway_environment(factory.gateway_settings()),
+    }
     c.JupyterHub.spawner_class = GatedLocalSpawner
     c.Spawner.cmd = [str(Path(sys.executable).parent / "jupyterhub-singleuser")]
     c.Spawner.default_url = "/lab"
@@ -390,6 +403,16 @@ def _sign_in_by_provider(c: Any, settings: Settings, oidc: OidcSettings, factory
     try:
         secret = oidc.secret(settings.root)
         if not identity.knows_claims:
+def gateway_environment(settings: GatewaySettings) -> dict[str, str]:
+    """With these `dask_gateway.Gateway()` just works in a server, and links to dashboards lead through the desk."""
+    return {
+        "DASK_GATEWAY__ADDRESS": f"http://{settings.address}",
+        "DASK_GATEWAY__PROXY_ADDRESS": f"gateway://{settings.proxy_tcp}",
+        "DASK_GATEWAY__PUBLIC_ADDRESS": f"/services/{SERVICE}",
+        "DASK_GATEWAY__AUTH__TYPE": "jupyterhub",
+    }
+
+
             raise BadInput(
                 f"{settings.identity_file} lets nobody in through a provider; write rules, or give people a subject"
             )

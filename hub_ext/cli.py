@@ -114,6 +114,22 @@ def desk() -> None:
 
 @main.command()
 @tells_faults
+def gateway() -> None:
+    """Run the gateway of Dask clusters on this machine. Clusters go on while it is started anew."""
+    _factory().gateway().start()
+
+
+@main.command("dask-proxy")
+@tells_faults
+def dask_proxy() -> None:
+    """Run the proxy before the schedulers of Dask clusters. Connections through it outlive the gateway."""
+    from hub_ext.clusters.gateway import become_proxy
+
+    become_proxy(_factory().gateway_settings())
+
+
+@main.command()
+@tells_faults
 def check() -> None:
     """Check policy, profiles, clusters and identity: every fault with file, line and what to write instead."""
     settings = load_settings()

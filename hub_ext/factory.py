@@ -5,9 +5,9 @@ from __future__ import annotations
 import hmac
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import structlog
 
@@ -17,6 +17,8 @@ from hub_ext.auth.roles import ROLES
 from hub_ext.clusters.loader import load_cluster_profiles
 from hub_ext.clusters.model import ClusterCatalogue
 from hub_ext.clusters.service import Clusters
+from hub_ext.clusters.settings import GatewaySettings
+from hub_ext.clusters.words import saying
 from hub_ext.core.amounts import parse_amount
 from hub_ext.core.clock import SystemClock
 from hub_ext.core.errors import BadInput, Fault, FaultyDocument
@@ -37,9 +39,14 @@ from hub_ext.quota.service import Admission
 from hub_ext.quota.store import SqlStore
 from hub_ext.settings import KubernetesSettings, Secrets, Settings, load_secrets
 from hub_ext.spawners.cluster import Cluster
+from hub_ext.spawners.homes import home_of
 from hub_ext.spawners.inventory import this_machine
 from hub_ext.spawners.limits import Limits, find_limits
 from hub_ext.spawners.processes import LocalWorld
+
+if TYPE_CHECKING:
+    # dask-gateway's server costs every process that imports it a second, and changes how traitlets logs.
+    from hub_ext.clusters.gateway import Gateway
 
 log = structlog.get_logger("hub_ext.clock")
 CLIENT_ID = "service-desk"
@@ -216,6 +223,51 @@ class Factory:
                 titles={name: entry.title for name, entry in people.items()},
             ),
         )
+
+    # -- Dask clusters -------------------------------------------------------------------------------------------
+
+    @property
+    def dask_proxy_url(self) -> str:
+        """Where the proxy before all schedulers serves their dashboards, to whoever comes: only the desk does."""
+        return f"http://127.0.0.1:{self.secrets.dask_http_port}"
+
+    def gateway_settings(self) -> GatewaySettings:
+        secrets, here = self.secrets, "127.0.0.1"
+        return GatewaySettings(
+            address=f"{here}:{secrets.gateway_port}",
+            api_url=f"http://{here}:{secrets.gateway_port}/api",
+            proxy_http=f"{here}:{secrets.dask_http_port}",
+            proxy_tcp=f"{here}:{secrets.dask_tcp_port}",
+            proxy_token=secrets.dask_proxy_token,
+            hub_api_url=self.hub_api_url,
+            database_url=f"sqlite:///{self.settings.state_dir / 'gateway.sqlite'}",
+            encryption_key=hmac.digest(secrets.cookie_secret, b"gateway", "sha256"),
+            log_level=self.settings.log_level,
+        )
+
+    def gateway(self) -> Gateway:
+        """The gateway of this machine's clusters, ready to start."""
+        from hub_ext.clusters.backend import Quota
+        from hub_ext.clusters.backend_local import GatedLocalBackend, Place
+        from hub_ext.clusters.gateway import gateway
+
+        settings = self.settings
+        quota = Quota(self.admission, self.clusters, saying(self.documents.clusters))
+        data = (
+            {} if settings.data is None else {"HANGANG_DATA": str((settings.root / settings.data).absolute())}
+        )
+        place = Place(
+            self.world,
+            settings.state_dir / "clusters",
+            partial(home_of, settings.homes_dir),
+            self.limits,
+            data,
+        )
+
+        def prepare(backend: GatedLocalBackend) -> None:
+            backend.place = place
+
+        return gateway(self.gateway_settings(), quota, GatedLocalBackend, prepare)
 
     def clockwork(self, token: str | None = None) -> Clockwork:
         """The clock, which speaks to the hub as the service whose token that is: as its own, or the desk's."""

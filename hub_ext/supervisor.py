@@ -1,4 +1,4 @@
-"""Runs hub, proxy and desk side by side on one machine, and starts again whichever dies.
+"""Runs hub, proxy, desk and the gateway of Dask clusters side by side on one machine, and starts again whichever dies.
 
 They are siblings, not children of the hub: any of them may be killed and started alone, and servers outlive them.
 """
@@ -98,7 +98,17 @@ class Supervisor:
             Child("proxy", proxy, {"CONFIGPROXY_AUTH_TOKEN": secrets.proxy_token}),
             Child("hub", hub),
             Child("desk", desk),
+            *self._clusters(),
         ]
+
+    def _clusters(self) -> list[Child]:
+        """The gateway of Dask clusters, and the proxy before their schedulers: pods have theirs in the cluster."""
+        if self.settings.on_kubernetes:
+            return []
+        command = [sys.executable, "-m", "hub_ext"]
+        # Its lines are read in a file.
+        gateway = Child("gateway", [*command, "gateway"], {"NO_COLOR": "1"})
+        return [gateway, Child("dask-proxy", [*command, "dask-proxy"])]
 
     def _start(self, child: Child) -> None:
         log = self._log(child.name)
@@ -173,7 +183,7 @@ class Supervisor:
         servers = {running.lease for running in self.factory.world.running()}
         if servers:
             self.tell(
-                f"{len(servers)} server(s) keep running and are found again by the next `make hub`. "
+                f"{len(servers)} process(es) of servers and clusters keep running and are found again by the next `make hub`. "
                 "To end them: .venv/bin/hub-ext stop-servers"
             )
 
@@ -211,6 +221,9 @@ class Supervisor:
             f"http://127.0.0.1:{port}/hub/health",
             f"http://127.0.0.1:{port}{PREFIX}/health",
         ]
+        if not self.settings.on_kubernetes:
+            # Through its own proxy, which has read its routes then.
+            addresses.append(f"{self.factory.dask_proxy_url}/api/health")
         try:
             return all(
                 httpx.get(address, timeout=2, trust_env=False).status_code == 200 for address in addresses
@@ -276,16 +289,14 @@ class Supervisor:
 
     def _port_is_free(self) -> None:
         secrets = self.factory.secrets
+        kept = [secrets.hub_port, secrets.proxy_api_port, self.factory.desk_address()[1]]
+        if not self.settings.on_kubernetes:
+            kept += [secrets.gateway_port, secrets.dask_http_port, secrets.dask_tcp_port]
         for port, what in (
             (self.settings.port, "Choose another: make hub PORT=8010"),
-            (secrets.hub_port, f"Stop what uses it, or remove {self.state / 'secrets.json'} to choose anew."),
-            (
-                secrets.proxy_api_port,
-                f"Stop what uses it, or remove {self.state / 'secrets.json'} to choose anew.",
-            ),
-            (
-                self.factory.desk_address()[1],
-                f"Stop what uses it, or remove {self.state / 'secrets.json'} to choose anew.",
+            *(
+                (port, f"Stop what uses it, or remove {self.state / 'secrets.json'} to choose anew.")
+                for port in kept
             ),
         ):
             try:

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
-from urllib.parse import quote
 
 import psutil
 from jupyterhub.spawner import SimpleLocalProcessSpawner
@@ -21,6 +20,7 @@ from traitlets import Unicode, default
 
 from hub_ext.core.amounts import MIB, MILLI
 from hub_ext.spawners.gate import GateMixin, facts_of
+from hub_ext.spawners.homes import home_of
 from hub_ext.spawners.limits import Limits, entering
 from hub_ext.spawners.processes import LocalWorld, handle_of, labels, process_of
 
@@ -82,9 +82,7 @@ class GatedLocalSpawner(GateMixin, SimpleLocalProcessSpawner):
 
     @default("home_dir")
     def _home_of_the_person(self) -> str:
-        """One home per person, for all of their servers; no name leads out of the folder of homes."""
-        name = quote(self.user.name, safe="@+ ")
-        return str(self.homes / (f"%2E{name[1:]}" if name.startswith(".") else name))
+        return str(home_of(self.homes, self.user.name))
 
     def get_args(self) -> list[str]:
         args = list(super().get_args())
@@ -98,6 +96,8 @@ class GatedLocalSpawner(GateMixin, SimpleLocalProcessSpawner):
         # Terminals find the same Python and Jupyter as kernels do.
         env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH") or os.defpath])
         env |= self.shared_environment
+        # Which of their servers this is, for what is tied to it.
+        env["HANGANG_SERVER"] = self.name
         lease, chosen = self.lease, self.chosen
         if lease is None or chosen is None:
             return env
