@@ -43,7 +43,8 @@ def fewer_now(
 
 def at_most(most: int, policy: Policy | None = None, language: str = ENGLISH) -> str:
     """The profile's own limit."""
-    return _speaker(policy, language)("A cluster of this size has at most {most} workers.", most=most)
+    say = _speaker(policy, language)
+    return say("A cluster of this size has at most {most} workers.", most=most)
 
 
 def _speaker(policy: Policy | None, language: str) -> Speaker:
