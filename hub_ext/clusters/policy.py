@@ -74,13 +74,6 @@ def may_set(variable: str) -> bool:
     )
 
 
-def clamped(wish: object, most: int) -> int:
-    """How many workers a scheduler or a client may wish for: a whole number from 0 to `most`; 0 for what is none."""
-    if type(wish) is not int or wish < 0:
-        return 0
-    return min(wish, most, MOST_WORKERS)
-
-
 def worker_memory(memory: int) -> int:
     """What a worker is told to keep to, of its lease's memory (both MiB).
 
