@@ -236,7 +236,7 @@ def _preview(
     if isinstance(first, Admit):
         lease = book(ledger, scheduler, first, now, devices=devices)
         units.own.append(lease)
-        units = as_many_as_possible(units, unit, lease, most)
+        units = as_many_as_possible(units, unit, lease, most, most)
         objection = units.objection
     else:
         objection = first

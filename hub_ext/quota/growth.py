@@ -139,9 +139,9 @@ class Units:
         return mine | self.around.devices_taken(node)
 
 
-def as_many_as_possible(units: Units, unit: Ask, scheduler: Lease, count: int) -> Units:
-    """Book so many workers, from where `units` begins. Where hours are short they are shared: more workers for a shorter
-    time, the same for each and no shorter than a session may be.
+def as_many_as_possible(units: Units, unit: Ask, scheduler: Lease, count: int, wanted: int) -> Units:
+    """Book so many workers of those that are wanted, from where `units` begins. Where hours are short they are shared: more
+    workers for a shorter time, the same for each and no shorter than a session may be.
     """
     first = _again(units)
     first.book(unit, scheduler, count)
@@ -152,10 +152,12 @@ def as_many_as_possible(units: Units, unit: Ask, scheduler: Lease, count: int) -
     many.book(replace(unit, minutes=-(-least // MINUTE)), scheduler, count)
     if len(many.booked) <= len(first.booked):
         return first
-    seconds = sum(lease.ends_at - units.around.now for lease in first.booked) // len(many.booked)
+    seconds = sum(lease.ends_at - units.around.now for lease in first.booked)
+    # Those that come with the next portions share as well.
+    sharing = len(many.booked) if many.objection else max(count, min(wanted, seconds // max(1, least)))
     shared = _again(units)
-    shared.book(replace(unit, minutes=max(least, seconds) // MINUTE), scheduler, count)
-    return max(first, shared, many, key=lambda one: len(one.booked))
+    shared.book(replace(unit, minutes=max(least, seconds // sharing) // MINUTE), scheduler, count)
+    return max(shared, many, first, key=lambda one: len(one.booked))
 
 
 def _again(units: Units) -> Units:
@@ -197,14 +199,19 @@ class Growth:
         ledger = self.txn.ledger(path_of(self.txn.policy, self.unit.pool), [self.person.name])
         around = Surroundings(self.txn, self.now, cluster.ticket.id if cluster.ticket else None)
         units = as_many_as_possible(
-            Units(around, self.person, own, ledger), self.unit, cluster.scheduler, min(lacks, AT_ONCE)
+            Units(around, self.person, own, ledger),
+            self.unit,
+            cluster.scheduler,
+            min(lacks, AT_ONCE),
+            lacks,
         )
         self.objection = units.objection
         lacks -= len(units.booked)
         self.again = lacks > 0 and self.objection is None
         ticket = self._rest(cluster, units.ledger, lacks)
         self.txn.save(units.ledger, units.booked)
-        return replace(cluster, workers=(*cluster.workers, *units.booked), ticket=ticket)
+        workers = sorted((*cluster.workers, *units.booked), key=lambda lease: lease.age_order)
+        return replace(cluster, workers=tuple(workers), ticket=ticket)
 
     def _rest(self, cluster: ClusterLeases, ledger: Ledger, lacks: int) -> Ticket | None:
         """What is missing waits, in the place that the cluster had; nothing waits for what waiting cannot cure."""
@@ -254,8 +261,8 @@ class Growth:
     def _give_back(self, cluster: ClusterLeases, most: int, why: Ended) -> ClusterLeases:
         unused = cluster.unused(self.in_use)[:most]
         release_unused(self.txn, unused, self.now, who=self.person.name, why=why.value)
-        gone = {lease.id for lease in unused}
-        return replace(cluster, workers=tuple(one for one in cluster.workers if one.id not in gone))
+        # Read again: what was given back may have made others of them guaranteed.
+        return read_cluster(self.txn, self.name, self.person.name)[0] if unused else cluster
 
     def _without_ticket(self, cluster: ClusterLeases, why: TicketEnd) -> ClusterLeases:
         drop_ticket(self.txn, cluster.ticket, self.now, why, who=self.person.name)
@@ -273,8 +280,10 @@ def drop_ticket(txn: Transaction, ticket: Ticket | None, now: Instant, why: Tick
 def end_cluster_in(txn: Transaction, name: str, now: Instant, *, who: str, why: str) -> list[Lease]:
     """End what a cluster holds; returns the leases that were not ending yet."""
     leases = [one for one in txn.live_in_clusters([name]) if one.state is not LeaseState.ENDING]
-    release_unused(txn, [one for one in leases if never_ran(one)], now, who=who, why=why)
-    ran = [one for one in leases if not never_ran(one)]
+    unused = [one.id for one in leases if never_ran(one)]
+    release_unused(txn, [one for one in leases if one.id in unused], now, who=who, why=why)
+    # Read again: what was given back may have made others of them guaranteed.
+    ran = txn.leases_by_id(one.id for one in leases if one.id not in unused)
     ledger = txn.ledger(loaded(txn.policy, ran), {one.person for one in ran})
     txn.save(ledger, [ledger.end(one, now, who=who, why=why) for one in ran])
     for ticket in txn.cluster_tickets([name]):
