@@ -20,7 +20,7 @@ from hub_ext.core.clock import Instant, instant_of
 from hub_ext.core.errors import BadInput, HubError
 from hub_ext.notebook.lab.model import BadAnswer, Lease, lease_of
 
-__all__ = ["CONNECT_SECONDS", "REQUEST_SECONDS", "Desk", "DeskAway", "Refused", "Told"]
+__all__ = ["CONNECT_SECONDS", "REQUEST_SECONDS", "Desk", "DeskAway", "Refused", "Told", "answered"]
 
 CONNECT_SECONDS = 2.0
 REQUEST_SECONDS = 5.0
@@ -71,7 +71,7 @@ class Desk:
         """Raises DeskAway; Refused where the token may not read its own lease."""
         response = await self._fetch("GET", f"leases?server={quote(self.server, safe='')}", language)
         try:
-            return Told(lease_of(_json(response), self.server), _date(response))
+            return Told(lease_of(answered(response), self.server), _date(response))
         except BadAnswer as problem:
             raise DeskAway(str(problem)) from None
 
@@ -116,7 +116,8 @@ class Desk:
         raise DeskAway(f"the desk answered {response.code} to {method} {path.partition('?')[0]}")
 
 
-def _json(response: HTTPResponse) -> Any:
+def answered(response: HTTPResponse) -> Any:
+    """What the answer says. Raises BadAnswer where it is no JSON."""
     try:
         return json.loads(response.body)
     except (ValueError, RecursionError):
@@ -126,7 +127,7 @@ def _json(response: HTTPResponse) -> Any:
 def _message(response: HTTPResponse) -> str:
     """The sentence of the desk's error body {code, facts, message}."""
     try:
-        found = _json(response)
+        found = answered(response)
     except BadAnswer:
         return ""
     message = found.get("message") if isinstance(found, Mapping) else None

@@ -1,0 +1,268 @@
+"""`start` and `astart`: a cluster is ordered, connected to, and waited for until its first worker is there.
+
+1. Check what is asked for. 2. Order it: a refusal is told in words, and nothing is left. 3. Connect when its scheduler
+runs. 4. Wish for workers. 5. Wait for the first one, saying what is waited for. 6. Warn where versions differ.
+
+Whoever interrupts at any step leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from distributed import Client
+
+from hub_ext.language import Speaker
+from hub_ext.notebook.clusters.cluster import (
+    Cluster,
+    ClusterError,
+    Order,
+    in_words,
+    open_gateway,
+    server_here,
+)
+from hub_ext.notebook.clusters.desk import desk_of
+from hub_ext.notebook.clusters.telling import Telling
+from hub_ext.notebook.clusters.versions import DaskVersionWarning, versions_differ
+from hub_ext.notebook.clusters.words import speaker
+
+__all__ = ["Wish", "astart", "start"]
+
+LOOK_SECONDS: Final = 0.25
+ASK_SECONDS: Final = 2.0
+MOST: Final = 10_000
+
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How many workers: a number, or from `least` to `most` as the work needs them."""
+
+    least: int
+    most: int
+    adapts: bool = False
+
+    @classmethod
+    def of(cls, workers: object, adapt: object, say: Speaker) -> Wish:
+        """Raises ClusterError for anything that is no count of workers."""
+        if adapt is None:
+            count = _count(workers, "workers", say)
+            return cls(count, count)
+        if not isinstance(adapt, tuple | list) or len(adapt) != 2:
+            raise ClusterError(
+                say("adapt is {found}; write the least and the most workers, as (0, 8).", found=repr(adapt))
+            )
+        least, most = (_count(one, "adapt", say) for one in adapt)
+        if least > most:
+            raise ClusterError(say("adapt is {found}; the least comes first.", found=repr(adapt)))
+        return cls(least, most, adapts=True)
+
+    def tell(self, cluster: Cluster) -> Any:
+        """Tell the cluster; an awaitable where it is asynchronous."""
+        if self.adapts:
+            return cluster.adapt(minimum=self.least, maximum=self.most)
+        return cluster.scale(self.most)
+
+
+def start(
+    workers: int = 4,
+    profile: str = "cpu",
+    *,
+    adapt: tuple[int, int] | None = None,
+    minutes: int | None = None,
+    idle_minutes: int = 20,
+    pool: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    tell: Tell | None = None,
+    ordered: Callable[[str], None] | None = None,
+) -> Client:
+    """A cluster of so many workers, as a connected client; `client.cluster` is the cluster.
+
+    It returns when the first worker is there (at once where none is wished for); the others follow, as many as the
+    quota has room for, and more when room appears. `adapt=(least, most)` grows and shrinks with the work instead.
+
+    Args:
+        workers: how many.
+        profile: the size of one worker, as `clusters.panel()` lists them.
+        adapt: the least and the most workers, in place of `workers`.
+        minutes: how long it may run; None for the profile's own length.
+        idle_minutes: it is stopped when it did nothing for so long: 10, 20, 30 or 60.
+        pool: whose share; None for the first of yours that has the profile.
+        environment: variables for the scheduler and the workers.
+        tell: where to say what is waited for, in place of the notebook's output.
+        ordered: called with the cluster's name as soon as it has one.
+
+    Raises ClusterRefused where the quota says no, with the reason and what would be possible; ClusterError for all else.
+    """
+    say = speaker()
+    wish = Wish.of(workers, adapt, say)
+    options = _options(profile, minutes, idle_minutes, pool, environment)
+    gateway = open_gateway(say)
+    order, cluster = Order(gateway, options, say), None
+    try:
+        with Telling(tell) as telling, in_words(say):
+            telling(say("Starting the cluster …"))
+            gateway.sync(order.send)
+            name = gateway.sync(order.name)
+            (ordered or _nothing)(name)
+            cluster = _connected(Cluster.from_name(name, shutdown_on_close=True), say)
+            client: Client = cluster.get_client()
+            wish.tell(cluster)
+            steps = until_there(cluster, wish)
+            while (step := cluster.gateway.sync(_next, steps)) is not None:
+                telling(step)
+            _warn(cast(Mapping[str, Any], client.get_versions()), say)
+        return client
+    except BaseException:
+        if cluster is not None:
+            cluster.close()
+        gateway.sync(order.take_back)
+        raise
+    finally:
+        gateway.close()
+
+
+async def astart(
+    workers: int = 4,
+    profile: str = "cpu",
+    *,
+    adapt: tuple[int, int] | None = None,
+    minutes: int | None = None,
+    idle_minutes: int = 20,
+    pool: str | None = None,
+    environment: Mapping[str, str] | None = None,
+    tell: Tell | None = None,
+) -> Client:
+    """As `start`, for code that awaits: the client and its cluster are asynchronous.
+
+    Nothing ends an asynchronous cluster with the kernel but the hub, some minutes later: close it, as by
+    `async with client.cluster:`.
+    """
+    say = speaker()
+    wish = Wish.of(workers, adapt, say)
+    options = _options(profile, minutes, idle_minutes, pool, environment)
+    gateway = open_gateway(say, asynchronous=True)
+    order, cluster = Order(gateway, options, say), None
+    client: Client | None = None
+    try:
+        with Telling(tell) as telling, in_words(say):
+            telling(say("Starting the cluster …"))
+            await order.send()
+            name = await order.name()
+            cluster = _connected(Cluster.from_name(name, shutdown_on_close=True, asynchronous=True), say)
+            await cluster
+            client = found = cast(Client, await cluster.get_client())
+            await wish.tell(cluster)
+            async for step in until_there(cluster, wish):
+                telling(step)
+            _warn(await cast(Awaitable[Mapping[str, Any]], found.get_versions()), say)
+        return found
+    except BaseException:
+        await asyncio.shield(_undo(client, cluster, order))
+        raise
+    finally:
+        await gateway.close()
+
+
+async def _undo(client: Client | None, cluster: Cluster | None, order: Order) -> None:
+    if client is not None:
+        await client.close()
+    if cluster is not None:
+        await cluster.close()
+    await order.take_back()
+
+
+def _connected(cluster: Cluster, say: Speaker) -> Cluster:
+    cluster.say, cluster.desk = say, desk_of()
+    return cluster
+
+
+async def until_there(cluster: Cluster, wish: Wish) -> AsyncIterator[str]:
+    """What is waited for, each time it is another sentence; ends when the first worker is there.
+
+    Raises ClusterError where the cluster ended meanwhile.
+    """
+    say, said, ask_again = cluster.say, "", 0.0
+    clock = asyncio.get_running_loop().time
+    while wish.least > 0:
+        try:
+            if await cluster.workers():
+                return
+        except OSError:
+            # The report says whether it is gone or only out of reach.
+            pass
+        if clock() >= ask_again:
+            # Raises where the cluster is over.
+            await cluster.gateway._wait_for_start(cluster.name)
+            sentence = await _what_is_waited_for(cluster, wish, say)
+            if sentence != said:
+                said = sentence
+                yield sentence
+            ask_again = clock() + ASK_SECONDS
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _what_is_waited_for(cluster: Cluster, wish: Wish, say: Speaker) -> str:
+    try:
+        state = await cluster.look()
+    except ClusterError:
+        state = None
+    if state is None or state.waiting is None or state.live > 0:
+        return say("The scheduler runs; waiting for the first of {count} workers …", count=wish.most)
+    line = [say("No worker yet."), state.waiting.message]
+    if state.waiting.place is not None:
+        line.append(say("Place in line: {place}.", place=state.waiting.place))
+    if state.waiting.eta is not None:
+        line.append(say("Expected {time}.", time=f"{state.waiting.eta:%H:%M}"))
+    line.append(say("It goes on by itself; interrupt to give up."))
+    return " ".join(part for part in line if part)
+
+
+async def _next(steps: AsyncIterator[str]) -> str | None:
+    return await anext(steps, None)
+
+
+def _warn(versions: Mapping[str, Any], say: Speaker) -> None:
+    told = versions_differ(versions, say)
+    if told:
+        warnings.warn(DaskVersionWarning(told), stacklevel=3)
+
+
+def _options(
+    profile: str,
+    minutes: int | None,
+    idle_minutes: int,
+    pool: str | None,
+    environment: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    options = {
+        "profile": profile,
+        "minutes": minutes,
+        "idle_minutes": idle_minutes,
+        "pool": pool,
+        "environment": dict(environment) if environment else None,
+        "server": server_here(),
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _count(found: object, name: str, say: Speaker) -> int:
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= MOST:
+        raise ClusterError(
+            say(
+                "{name} is {found}; write a whole number of workers from 0 to {most}.",
+                name=name,
+                found=repr(found),
+                most=MOST,
+            )
+        )
+    return found
+
+
+def _nothing(name: str) -> None:
+    pass
