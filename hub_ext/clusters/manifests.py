@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from hub_ext.clusters.commands import (
+    NO_DEVICE,
     Credentials,
     Listen,
     scheduler_command,
@@ -129,6 +130,7 @@ def scheduler_pod(
         "env": _variables(
             {
                 **scheduler_environment(plan.profile, plan.environment, _credentials(site, plan)),
+                **_data(site),
                 VISIBLE_DEVICES: NO_DEVICES,
             }
         ),
@@ -152,8 +154,9 @@ def worker_pod(
     pod = _pod(site, plan, lease, policy, facts)
     directory = SCRATCH if site.scratch is not None else "/tmp"
     command = worker_command(plan.profile, name, scheduler_address, directory=directory)
-    environment = worker_environment(
-        plan.profile, plan.environment, _credentials(site, plan), None if plan.profile.gpu_class else ""
+    device = None if plan.profile.gpu_class else NO_DEVICE
+    environment = _data(site) | worker_environment(
+        plan.profile, plan.environment, _credentials(site, plan), device
     )
     if plan.profile.gpu_class:
         command = ["sh", "-c", _ONE_DEVICE, "sh", *command]
@@ -334,6 +337,11 @@ def _credentials(site: ClusterSite, plan: ClusterPlan) -> Credentials:
         certificate=f"{CREDENTIALS}/{CERTIFICATE}",
         key=f"{CREDENTIALS}/{KEY}",
     )
+
+
+def _data(site: ClusterSite) -> dict[str, str]:
+    """Where the centre's data is, as for servers."""
+    return {} if site.shared_claim is None else {"HANGANG_DATA": SHARED}
 
 
 def _variables(environment: Mapping[str, str]) -> list[dict[str, str]]:
