@@ -651,12 +651,6 @@ def test_the_price_of_this_server_is_what_the_desk_says() -> None:
         assert desk.asked == [("/services/desk/api/v1/leases?server=gpu", "token a-token")]
 
 
-def test_the_price_of_a_cluster_is_what_the_desk_says() -> None:
-    with answering(DeskOfPrices(body={"name": "a b", "cost_per_hour": 2.5})) as desk:
-        assert scale.price_of_cluster("a b", desk.environ) == 2.5
-        assert desk.asked[0][0] == "/services/desk/api/v1/clusters/a%20b"
-
-
 @pytest.mark.parametrize(
     "desk",
     [
@@ -666,16 +660,15 @@ def test_the_price_of_a_cluster_is_what_the_desk_says() -> None:
         pytest.param(DeskOfPrices(body=[]), id="a list"),
         pytest.param(DeskOfPrices(body={"items": "none"}), id="no list"),
         pytest.param(DeskOfPrices(body={"items": [None, {}]}), id="no leases in it"),
-        pytest.param(DeskOfPrices(body={"items": [lease(cost=None)], "cost_per_hour": None}), id="no price"),
+        pytest.param(DeskOfPrices(body={"items": [lease(cost=None)]}), id="no price"),
         pytest.param(
-            DeskOfPrices(body={"items": [lease(cost={"units_per_second": -1})], "cost_per_hour": True}), id="no number"
+            DeskOfPrices(body={"items": [lease(cost={"units_per_second": -1})]}), id="no number"
         ),
     ],
 )  # fmt: skip
 def test_a_price_that_nobody_told_is_not_made_up(desk: DeskOfPrices) -> None:
     with answering(desk):
         assert scale.price_of_this_server(desk.environ) is None
-        assert scale.price_of_cluster("c", desk.environ) is None
     assert scale.price_of_this_server(desk.environ) is None  # and now it is gone
     assert scale.price_of_this_server({}) is None
 

@@ -28,7 +28,7 @@ from hub_ext.notebook.scale.engines import (
     unseen_by,
 )
 from hub_ext.notebook.scale.parts import SIZES, Parts, Size, unfold, where_to_write
-from hub_ext.notebook.scale.price import price_of_cluster, price_of_this_server
+from hub_ext.notebook.scale.price import price_of_this_server
 from hub_ext.notebook.scale.question import HOT_C, PACKED_PCT, question, shortcut
 
 __all__ = [
@@ -48,7 +48,6 @@ __all__ = [
     "check",
     "crossover",
     "memory_limit",
-    "price_of_cluster",
     "price_of_this_server",
     "question",
     "run_cudf_pandas",

@@ -1,4 +1,4 @@
-"""What this server and a cluster cost in GPU-hours per hour, as the desk says; None where no desk answers.
+"""What this server costs in GPU-hours per hour, as the desk says; None where no desk answers. (A cluster tells its own.)
 
 | variable of the environment | what |
 |---|---|
@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from hub_ext.core.amounts import COST_UNITS_PER_GPU_SECOND
 
-__all__ = ["price_of_cluster", "price_of_this_server"]
+__all__ = ["price_of_this_server"]
 
 ANSWER_SECONDS = 5.0
 _ANSWER_BYTES = 1_000_000
@@ -40,12 +40,6 @@ def price_of_this_server(environ: Mapping[str, str] = os.environ) -> float | Non
             units = _number(cost.get("units_per_second")) if isinstance(cost, Mapping) else None
             return None if units is None else units / COST_UNITS_PER_GPU_SECOND
     return None
-
-
-def price_of_cluster(name: str, environ: Mapping[str, str] = os.environ) -> float | None:
-    """GPU-hours that an hour of the cluster `name` costs with the workers it has now."""
-    answer = _ask(f"clusters/{quote(name, safe='')}", environ)
-    return _number(answer.get("cost_per_hour")) if isinstance(answer, Mapping) else None
 
 
 def _number(value: object) -> float | None:
