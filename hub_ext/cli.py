@@ -37,7 +37,7 @@ from hub_ext.quota.scenario import load_scenario
 from hub_ext.quota.service import end
 from hub_ext.quota.simulate import Outcome, play
 from hub_ext.quota.tree import tree_of
-from hub_ext.settings import HUB_SCHEMA, load_settings, new_secrets
+from hub_ext.settings import GATEWAY_SCHEMA, HUB_SCHEMA, load_settings, new_secrets
 
 P = ParamSpec("P")
 CANNOT_UNDERSTAND = 2
@@ -616,7 +616,8 @@ def db_upgrade() -> None:
         settings.state_dir.mkdir(parents=True, exist_ok=True)
     click.echo(f"The database has schema version {upgrade(settings.ledger_url)}.")
     if settings.on_kubernetes and settings.database_url is not None:
-        make_schema(settings.database_url, HUB_SCHEMA)
+        for schema in (HUB_SCHEMA, GATEWAY_SCHEMA):
+            make_schema(settings.database_url, schema)
 
 
 # -- printing -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from hashlib import sha256
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
@@ -22,7 +22,7 @@ from hub_ext.clusters.words import saying
 from hub_ext.core.amounts import parse_amount
 from hub_ext.core.clock import SystemClock
 from hub_ext.core.errors import BadInput, Fault, FaultyDocument
-from hub_ext.db.engine import make_engine
+from hub_ext.db.engine import beside, make_engine
 from hub_ext.desk.auth import CALLBACK
 from hub_ext.desk.clockwork import Clockwork
 from hub_ext.desk.desk import Desk, Site
@@ -37,7 +37,7 @@ from hub_ext.quota.document import load_policy, parse_policy
 from hub_ext.quota.model import Node, Policy
 from hub_ext.quota.service import Admission
 from hub_ext.quota.store import SqlStore
-from hub_ext.settings import KubernetesSettings, Secrets, Settings, load_secrets
+from hub_ext.settings import GATEWAY_SCHEMA, KubernetesSettings, Secrets, Settings, load_secrets
 from hub_ext.spawners.cluster import Cluster
 from hub_ext.spawners.homes import home_of
 from hub_ext.spawners.inventory import this_machine
@@ -46,6 +46,9 @@ from hub_ext.spawners.processes import LocalWorld
 
 if TYPE_CHECKING:
     # dask-gateway's server costs every process that imports it a second, and changes how traitlets logs.
+    from hub_ext.clusters.backend import QuotaBackend
+    from hub_ext.clusters.backend_kube import GatedKubeBackend
+    from hub_ext.clusters.backend_local import GatedLocalBackend
     from hub_ext.clusters.gateway import Gateway
 
 log = structlog.get_logger("hub_ext.clock")
@@ -229,30 +232,47 @@ class Factory:
     @property
     def dask_proxy_url(self) -> str:
         """Where the proxy before all schedulers serves their dashboards, to whoever comes: only the desk does."""
+        if self.settings.on_kubernetes:
+            return self.settings.kubernetes.dask_proxy_url
         return f"http://127.0.0.1:{self.secrets.dask_http_port}"
 
     def gateway_settings(self) -> GatewaySettings:
-        secrets, here = self.secrets, "127.0.0.1"
+        settings, secrets, kubernetes = self.settings, self.secrets, self.settings.kubernetes
+        inside = settings.on_kubernetes
+        host = "0.0.0.0" if inside else "127.0.0.1"
+        port = kubernetes.gateway_port if inside else secrets.gateway_port
+        http = kubernetes.dask_proxy_port if inside else secrets.dask_http_port
+        tcp = kubernetes.dask_port if inside else secrets.dask_tcp_port
+        url = kubernetes.gateway_url.rstrip("/") if inside else f"http://{host}:{port}"
         return GatewaySettings(
-            address=f"{here}:{secrets.gateway_port}",
-            api_url=f"http://{here}:{secrets.gateway_port}/api",
-            proxy_http=f"{here}:{secrets.dask_http_port}",
-            proxy_tcp=f"{here}:{secrets.dask_tcp_port}",
+            address=f"{host}:{port}",
+            api_url=f"{url}/api",
+            proxy_http=f"{host}:{http}",
+            proxy_tcp=f"{host}:{tcp}",
             proxy_token=secrets.dask_proxy_token,
             hub_api_url=self.hub_api_url,
-            database_url=f"sqlite:///{self.settings.state_dir / 'gateway.sqlite'}",
+            database_url=f"sqlite:///{settings.state_dir / 'gateway.sqlite'}"
+            if settings.database_url is None or not inside
+            else beside(settings.database_url, GATEWAY_SCHEMA),
             encryption_key=hmac.digest(secrets.cookie_secret, b"gateway", "sha256"),
-            log_level=self.settings.log_level,
+            client_url=url,
+            client_tcp=kubernetes.dask_address if inside else f"gateway://{host}:{tcp}",
+            log_level=settings.log_level,
         )
 
     def gateway(self) -> Gateway:
-        """The gateway of this machine's clusters, ready to start."""
+        """The gateway of Dask clusters, ready to start."""
         from hub_ext.clusters.backend import Quota
-        from hub_ext.clusters.backend_local import GatedLocalBackend, Place
         from hub_ext.clusters.gateway import gateway
 
-        settings = self.settings
         quota = Quota(self.admission, self.clusters, saying(self.documents.clusters))
+        backend, prepare = self._pods_of_clusters() if self.settings.on_kubernetes else self._processes()
+        return gateway(self.gateway_settings(), quota, backend, prepare)
+
+    def _processes(self) -> tuple[type[QuotaBackend], Callable[[Any], None]]:
+        from hub_ext.clusters.backend_local import GatedLocalBackend, Place
+
+        settings = self.settings
         data = (
             {} if settings.data is None else {"HANGANG_DATA": str((settings.root / settings.data).absolute())}
         )
@@ -267,7 +287,30 @@ class Factory:
         def prepare(backend: GatedLocalBackend) -> None:
             backend.place = place
 
-        return gateway(self.gateway_settings(), quota, GatedLocalBackend, prepare)
+        return GatedLocalBackend, prepare
+
+    def _pods_of_clusters(self) -> tuple[type[QuotaBackend], Callable[[Any], None]]:
+        from kubespawner.slugs import safe_slug
+
+        from hub_ext.clusters.backend_kube import GatedKubeBackend, KubePlace
+        from hub_ext.clusters.manifests import ClusterSite
+
+        kubernetes = self.settings.kubernetes
+        site = ClusterSite(
+            kubernetes.namespace,
+            pod_rules(kubernetes, self.documents.policy),
+            self.gateway_settings().api_url,
+            home="ReadWriteMany" in kubernetes.home.access_modes,
+            shared_claim=kubernetes.shared_claim,
+            scratch=None if kubernetes.scratch is None else str(kubernetes.scratch),
+            priority_class=kubernetes.priority_class,
+            image_pull_secrets=kubernetes.image_pull_secrets,
+        )
+
+        def prepare(backend: GatedKubeBackend) -> None:
+            backend.place = KubePlace(site, safe_slug)
+
+        return GatedKubeBackend, prepare
 
     def clockwork(self, token: str | None = None) -> Clockwork:
         """The clock, which speaks to the hub as the service whose token that is: as its own, or the desk's."""

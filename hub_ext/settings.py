@@ -37,7 +37,7 @@ from hub_ext.documents import Document, read_document, validate
 
 SETTINGS_FILE = "hub.yaml"
 LEAST_PASSWORD = 8
-LEDGER_SCHEMA, HUB_SCHEMA = "hub_ext", "jupyterhub"
+LEDGER_SCHEMA, HUB_SCHEMA, GATEWAY_SCHEMA = "hub_ext", "jupyterhub", "dask_gateway"
 SINCE_THE_DESK = frozenset({"desk_port"})
 SINCE_THE_GATEWAY = frozenset({"gateway_port", "dask_http_port", "dask_tcp_port", "dask_proxy_token"})
 ADDED_LATER = SINCE_THE_DESK | SINCE_THE_GATEWAY
@@ -108,6 +108,18 @@ class KubernetesSettings(_Part):
     """How pods and proxy reach the desk."""
     desk_port: Annotated[int, Field(ge=1, le=65535)] = 8085
     """Where the desk listens, on every address of its pod."""
+    gateway_url: str = "http://gateway.hangang-system.svc:8000"
+    """How people's servers, the schedulers of clusters and the Dask proxy reach the gateway."""
+    gateway_port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    """Where the gateway listens, on every address of its pod."""
+    dask_proxy_url: str = "http://dask-proxy.hangang-system.svc:8001"
+    """How the desk reaches the dashboards of clusters."""
+    dask_proxy_port: Annotated[int, Field(ge=1, le=65535)] = 8001
+    """Where the Dask proxy listens for the desk, on every address of its pod."""
+    dask_address: str = "gateway://dask-proxy.hangang-system.svc:8786"
+    """How clients in people's servers reach the schedulers of their clusters."""
+    dask_port: Annotated[int, Field(ge=1, le=65535)] = 8786
+    """Where the Dask proxy listens for clients, on every address of its pod."""
     image: str = "hangang/notebook:dev"
     """For profiles that name none."""
     image_pull_secrets: list[str] = []

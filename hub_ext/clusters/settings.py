@@ -25,4 +25,12 @@ class GatewaySettings:
     database_url: str
     encryption_key: bytes = field(repr=False)
     """32 bytes: the certificates and tokens in the database are kept encrypted."""
+    client_url: str = ""
+    client_tcp: str = ""
+    """How clients reach it, and through the proxy their schedulers (`gateway://HOST:PORT`)."""
     log_level: str = "INFO"
+
+    @property
+    def url(self) -> str:
+        """How the proxy before all schedulers reaches it."""
+        return self.api_url.removesuffix("/api")

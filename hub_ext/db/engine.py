@@ -62,6 +62,13 @@ def make_engine(url: str | URL, *, wait: float = WAIT, create: bool = False) -> 
             )
 
 
+def beside(url: str, schema: str) -> str:
+    """The address of tables that are not ours, in a schema of their own of the same PostgreSQL database."""
+    plain = make_url(url).set(drivername="postgresql+psycopg").difference_update_query(["schema", "options"])
+    query = {"options": f"-csearch_path={schema}"}
+    return plain.update_query_dict(query).render_as_string(hide_password=False)
+
+
 @contextmanager
 def booking(engine: Engine, *, wait: float | None = None) -> Iterator[Connection]:
     """A transaction that excludes every other booking; all of it is written at the end, or nothing.
