@@ -15,8 +15,8 @@ from hub_ext.settings import load_settings
 from tests.support.manifests import OVERLAY_NAMES, OVERLAYS, ROOT, Object, built, of_kind, only
 
 GOLDEN = ROOT / "tests" / "data" / "deploy"
-DOCUMENTS = ("hub-settings", "hub-policy", "hub-identity", "hub-profiles")
-EXAMPLES = ("hub-policy", "hub-identity", "hub-profiles")
+DOCUMENTS = ("hub-settings", "hub-policy", "hub-identity", "hub-profiles", "hub-clusters")
+EXAMPLES = ("hub-policy", "hub-identity", "hub-profiles", "hub-clusters")
 """ConfigMaps that hold the project's own examples, which change for reasons of their own."""
 
 overlays = pytest.mark.parametrize("overlay", OVERLAY_NAMES)
@@ -132,18 +132,27 @@ def test_a_changed_policy_restarts_nothing_and_other_documents_do(overlay: str) 
 
 
 @overlays
-def test_every_profile_of_the_project_is_there(overlay: str) -> None:
-    [profiles] = [one for one in of_kind(built(overlay), "ConfigMap") if document_of(one) == "hub-profiles"]
-    want = {path.name: path.read_text() for path in (ROOT / "spawner_profiles").glob("*.yaml")}
+@pytest.mark.parametrize(
+    ("document", "folder"), [("hub-profiles", "spawner_profiles"), ("hub-clusters", "cluster_profiles")]
+)
+def test_every_profile_of_the_project_is_there(overlay: str, document: str, folder: str) -> None:
+    [profiles] = [one for one in of_kind(built(overlay), "ConfigMap") if document_of(one) == document]
+    want = {path.name: path.read_text() for path in (ROOT / folder).glob("*.yaml")}
     assert profiles["data"] == want
 
 
 @overlays
 def test_the_hub_understands_its_settings_and_documents(overlay: str, tmp_path: Path) -> None:
     """Laid out as the pods mount them."""
-    mounts = {"hub-settings": ".", "hub-policy": "policy", "hub-identity": "identity"}
+    mounts = {
+        "hub-settings": ".",
+        "hub-policy": "policy",
+        "hub-identity": "identity",
+        "hub-profiles": "spawner_profiles",
+        "hub-clusters": "cluster_profiles",
+    }
     for one in of_kind(built(overlay), "ConfigMap"):
-        folder = tmp_path / mounts.get(document_of(one), "spawner_profiles")
+        folder = tmp_path / mounts[document_of(one)]
         folder.mkdir(exist_ok=True)
         for name, text in one["data"].items():
             (folder / name).write_text(text)
@@ -152,6 +161,7 @@ def test_the_hub_understands_its_settings_and_documents(overlay: str, tmp_path: 
     assert settings.kubernetes.namespace == "hangang-users"
     documents = load_documents(settings)
     assert documents.catalogue
+    assert documents.clusters
     assert set(settings.kubernetes.gpu_nodes) <= set(documents.policy.gpu_classes)
     # A simulated size is for a trial: nobody's real centre.
     assert settings.simulated == (overlay == "local")
@@ -164,6 +174,7 @@ def test_mounts_are_where_the_settings_look(overlay: str) -> None:
         settings["policy"].split("/")[0],
         settings["identity"].split("/")[0],
         settings["profiles"],
+        settings["cluster_profiles"],
         settings["secrets_file"].split("/")[0],
     }
     for name, spec in workloads(built(overlay)):
