@@ -321,6 +321,31 @@ def test_where_workers_have_to_see_it_it_goes_into_the_home(
     assert not scale.where_to_write(shared=False).is_relative_to(tmp_path / ".cache")
 
 
+def test_what_a_killed_kernel_left_in_the_home_is_swept_and_nothing_else(
+    city: tuple[CityData, CityData], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    base = scale.where_to_write(shared=True)
+    old, new, other = (base / name for name in ("scale-large-old", "scale-large-new", "mine"))
+    for folder in (old, new, other):
+        folder.mkdir(parents=True)
+        (folder / "a.parquet").write_text("")
+    for folder in (old, other):
+        os.utime(folder, (0, 0))
+    parts = scale.unfold(TINY, *city, base)
+    assert set(base.iterdir()) == {new, other, parts.folder}
+
+
+def test_a_folder_that_others_use_as_well_is_never_swept(
+    city: tuple[CityData, CityData], tmp_path: Path
+) -> None:
+    theirs = tmp_path / "scale-theirs"
+    theirs.mkdir()
+    os.utime(theirs, (0, 0))
+    scale.unfold(TINY, *city, tmp_path)
+    assert theirs.exists()
+
+
 # ---- the engines -------------------------------------------------------------------------------------------------
 
 

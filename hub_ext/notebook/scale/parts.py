@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped, unused-ignore] # where pandas-stubs is installed it is typed
 
+from hub_ext.core.clock import DAY, SystemClock
 from hub_ext.notebook.data import CityData, DataError, public_holidays
 from hub_ext.notebook.scale.question import READ, shortcut
 
@@ -36,6 +37,8 @@ _ROWS_A_DAY = 25_000
 """At most; the typical days hold about 21,500 readings."""
 _FILE_BYTES_PER_ROW = 4
 """At most, of a row in a compressed file; asked of the disk before anything is written. Seen: 0.6 to 1.8."""
+_LEFT_BEHIND = 14 * DAY
+"""Seconds; no server runs that long, so whoever wrote such a folder is gone."""
 
 DIRECTIONS = ["up", "down", "inner", "outer"]
 """What a direction's number in the large table means."""
@@ -163,6 +166,7 @@ def scratch(size: Size, base: Path) -> tuple[Path, Callable[[], None]]:
                 f"{base} has {free / _GIB:.1f} GiB free and size {size.name!r} may take {need / _GIB:.1f} GiB; "
                 "choose another folder or a smaller size"
             )
+        _sweep(base)
         folder = tempfile.TemporaryDirectory(
             prefix=f"scale-{size.name}-", dir=base, ignore_cleanup_errors=True
         )
@@ -171,6 +175,16 @@ def scratch(size: Size, base: Path) -> tuple[Path, Callable[[], None]]:
             f"{base} cannot be written to: {problem.strerror or problem}; choose another folder"
         ) from problem
     return Path(folder.name), folder.cleanup
+
+
+def _sweep(base: Path) -> None:
+    """In the home, which outlives every server: take away what a kernel that was killed left there."""
+    if base != where_to_write(shared=True):
+        return
+    oldest = SystemClock().now() - _LEFT_BEHIND
+    for folder in base.glob("scale-*"):
+        if folder.stat(follow_symlinks=False).st_mtime < oldest:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def unfold(size: Size, metro: CityData, weather: CityData, base: Path) -> Parts:
