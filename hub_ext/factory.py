@@ -249,7 +249,9 @@ class Factory:
             api_url=f"{url}/api",
             proxy_http=f"{host}:{http}",
             proxy_tcp=f"{host}:{tcp}",
-            proxy_token=secrets.dask_proxy_token,
+            # Secrets that a site made before there was a gateway hold none.
+            proxy_token=secrets.dask_proxy_token
+            or hmac.digest(secrets.cookie_secret, b"dask proxy", "sha256").hex(),
             hub_api_url=self.hub_api_url,
             database_url=f"sqlite:///{settings.state_dir / 'gateway.sqlite'}"
             if settings.database_url is None or not inside
