@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
 
+from hub_ext.clusters.model import ClusterCatalogue
+from hub_ext.clusters.service import Clusters
 from hub_ext.core.clock import Clock
 from hub_ext.core.people import Person
 from hub_ext.desk.hub_login import HubLogin
@@ -60,11 +62,17 @@ class Desk:
     login: HubLogin
     key: bytes
     site: Site = field(default_factory=Site)
+    clusters: Clusters | None = None
+    """None where this hub offers no clusters."""
     dask_proxy_url: str = ""
 
     @property
     def store(self) -> Store:
         return self.admission.store
+
+    @property
+    def cluster_catalogue(self) -> ClusterCatalogue:
+        return self.clusters.catalogue if self.clusters is not None else ClusterCatalogue()
 
     @property
     def clock(self) -> Clock:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
+from functools import partial
 from hashlib import sha256
 
+from hub_ext.clusters.model import ClusterProfile
 from hub_ext.core.clock import MINUTE, Instant
 from hub_ext.core.people import Person
-from hub_ext.desk.leases import extensions_of
+from hub_ext.desk.clusters import clusters_in, facts_of
+from hub_ext.desk.desk import Desk
+from hub_ext.desk.leases import TitlesOf, extensions_of
 from hub_ext.desk.records import Records
 from hub_ext.desk.views_mine import EXTENSIONS, SPANS, Cap, MineFacts
 from hub_ext.profiles.catalogue import Catalogue
@@ -26,14 +30,21 @@ def span_of(text: str | None) -> int:
     return next((span for span in SPANS if str(span) == text), SPANS[0])
 
 
-def titles_of(policy: Policy, catalogue: Catalogue) -> Titles:
-    """What people call pools and profiles, by name."""
-    return {profile.slug: profile.title for profile in catalogue} | {
-        name: pool.title for name, pool in policy.pools.items()
-    }
+def titles_of(policy: Policy, catalogue: Catalogue, clusters: Iterable[ClusterProfile] = ()) -> Titles:
+    """What people call pools and profiles (those of clusters too), by name."""
+    return (
+        {profile.slug: profile.title for profile in catalogue}
+        | {profile.slug: profile.title for profile in clusters}
+        | {name: pool.title for name, pool in policy.pools.items()}
+    )
 
 
-def read_mine(store: Store, catalogue: Catalogue, person: Person, clock_now: Instant, span: int) -> MineFacts:
+def titles_at(desk: Desk) -> TitlesOf:
+    """The same, of all that this desk knows."""
+    return partial(titles_of, catalogue=desk.profiles.catalogue, clusters=desk.cluster_catalogue)
+
+
+def read_mine(store: Store, titles_of: TitlesOf, person: Person, clock_now: Instant, span: int) -> MineFacts:
     """Everything of one person, from one snapshot. Raises StoreUnavailable."""
     with store.reading() as txn:
         # 1. Now is never before what was written last.
@@ -45,6 +56,7 @@ def read_mine(store: Store, catalogue: Catalogue, person: Person, clock_now: Ins
         ledger = txn.ledger(pools, [person.name])
         # 3. What waits, and what they used.
         records = Records.of(txn)
+        titles = titles_of(policy)
         last = local_date(now, policy.timezone)
         first = last - timedelta(days=span - 1)
         return MineFacts(
@@ -56,6 +68,9 @@ def read_mine(store: Store, catalogue: Catalogue, person: Person, clock_now: Ins
             extensions=extensions_of(txn, ledger, leases, now, lambda _: EXTENSIONS),
             notices={lease.id: records.notice_of(lease.id) for lease in leases if _told_to_end(lease)},
             tickets=records.waiting_of(person.name),
+            clusters=facts_of(
+                txn, clusters_in(leases, txn.tickets(person=person.name)), now, titles, EXTENSIONS
+            ),
             budgets=states_that_bind(
                 ledger.budgets, policy, [path_of(policy, pool) for pool in person.pools], person.name, now
             ),
@@ -63,7 +78,7 @@ def read_mine(store: Store, catalogue: Catalogue, person: Person, clock_now: Ins
             days=records.use_of(person.name, first, last, first_instant(first, policy.timezone)),
             first=first,
             last=last,
-            titles=titles_of(policy, catalogue),
+            titles=titles,
         )
 
 

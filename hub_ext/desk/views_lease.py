@@ -206,15 +206,19 @@ def _hours(facts: LeaseFacts, say: Speaker) -> HoursLeft | None:
     """Nothing for a server that takes none."""
     if not facts.lease.cost or not facts.budgets:
         return None
-    nearest = min(facts.budgets, key=lambda state: state.limit - state.used - state.committed)
-    left, period = nearest.limit - nearest.used - nearest.committed, str(nearest.of.budget.period)
+    return hours_left(min(facts.budgets, key=lambda state: state.limit - state.used - state.committed), say)
+
+
+def hours_left(state: BudgetState, say: Speaker) -> HoursLeft:
+    """What is left of one budget."""
+    left, period = state.limit - state.used - state.committed, str(state.of.budget.period)
     return HoursLeft(
-        pool=nearest.of.pool,
+        pool=state.of.pool,
         period=period,
-        limit=nearest.limit / COST_UNITS_PER_GPU_SECOND,
+        limit=state.limit / COST_UNITS_PER_GPU_SECOND,
         left=left / COST_UNITS_PER_GPU_SECOND,
-        soft_reached=nearest.soft_reached,
-        sentence=say.left_of(left, nearest.limit, period),
+        soft_reached=state.soft_reached,
+        sentence=say.left_of(left, state.limit, period),
     )
 
 

@@ -16,9 +16,20 @@ from hub_ext.core.clock import MINUTE, Instant, Seconds
 from hub_ext.core.decision import Code, Refuse, Wait
 from hub_ext.core.people import Person
 from hub_ext.desk.charts import WHOLE, Bar, BarChart, Series, number, share_of
+from hub_ext.desk.clusters import ClusterFacts, is_of_cluster
 from hub_ext.desk.records import DayOfUse, Waiting
 from hub_ext.desk.tables_csv import Cell
-from hub_ext.desk.views_parts import BudgetLine, Chip, budget_line, in_line, waiting_chip
+from hub_ext.desk.views_clusters import ClusterLine, cluster_line
+from hub_ext.desk.views_parts import (
+    BudgetLine,
+    Chip,
+    Extension,
+    Longer,
+    budget_line,
+    in_line,
+    longer_by,
+    waiting_chip,
+)
 from hub_ext.language import Speaker
 from hub_ext.quota.budget import BudgetState
 from hub_ext.quota.explain import Explanation, Titles, explain, explain_borrowed
@@ -31,8 +42,6 @@ EXTENSIONS: Final = (30, 60, 120, 240, 480)
 """Minutes that an extension is offered for."""
 SOON: Final[Seconds] = 15 * MINUTE
 """A server that ends within this time says so before all else."""
-
-Extension = End | Wait | Refuse
 
 
 # -- what the page is made from ---------------------------------------------------------------------------------------
@@ -61,6 +70,7 @@ class MineFacts:
     notices: Mapping[str, str] = field(default_factory=dict)
     """By lease: why it was told to end, where it was not taken back."""
     tickets: Sequence[Waiting] = ()
+    clusters: Sequence[ClusterFacts] = ()
     budgets: Sequence[BudgetState] = ()
     caps: Sequence[Cap] = ()
     days: Mapping[date, DayOfUse] = field(default_factory=dict)
@@ -71,14 +81,6 @@ class MineFacts:
 
 
 # -- what the page is -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Longer:
-    """One extension that is possible: what to send, and what it comes to."""
-
-    minutes: int
-    label: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +122,6 @@ class TicketLine:
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterLine:
-    title: str
-    what: str
-    where: str
-    until: str
-    until_exact: str
-    price: str
-
-
-@dataclass(frozen=True, slots=True)
 class CapLine:
     title: str
     where: str
@@ -155,8 +147,8 @@ def mine_page(facts: MineFacts, say: Speaker) -> MinePage:
     servers = [_server(facts, lease, say) for lease in facts.leases if lease.kind == SERVER]
     return MinePage(
         servers=tuple(sorted(servers, key=lambda line: not line.soon)),
-        tickets=tuple(_ticket(facts, ticket, say) for ticket in facts.tickets),
-        clusters=tuple(_clusters(facts, say)),
+        tickets=tuple(_ticket(facts, ticket, say) for ticket in _told_alone(facts)),
+        clusters=tuple(cluster_line(cluster, say, soon=SOON) for cluster in facts.clusters),
         budgets=tuple(_budgets(facts, say)),
         caps=tuple(_cap(facts, cap, say) for cap in facts.caps),
         chart=hours_chart(facts, say),
@@ -255,27 +247,20 @@ def _longer(facts: MineFacts, lease: Lease, say: Speaker) -> tuple[tuple[Longer,
     """The extensions that are possible and worth it, each end once; where there are none, why."""
     if lease.noticed_for is not None:
         return (), say("Somebody whose share it is waits for it.")
-    choices: dict[Instant, Longer] = {}
-    objection = ""
-    for minutes, outcome in facts.extensions.get(lease.id, ()):
-        if not isinstance(outcome, End):
-            objection = objection or why_not(facts, outcome, say)
-        elif outcome.at < lease.ends_at + MINUTE:
-            if outcome.cut_by is not None and outcome.cut_by.get("kind") == "budget":
-                objection = objection or say("Its GPU-hours are used up then.")
-        elif outcome.at not in choices:
-            label = say(
-                "until {time} (+{longer})",
-                time=say.moment(outcome.at, facts.now),
-                longer=say.duration(outcome.at - lease.ends_at),
-            )
-            choices[outcome.at] = Longer(minutes, label)
+    extensions = facts.extensions.get(lease.id, ())
+    choices, objection = longer_by(extensions, lease.ends_at, say, titles=facts.titles, now=facts.now)
     if choices or lease.id not in facts.extensions:
-        return tuple(choices.values()), ""
+        return choices, ""
     return (), objection or say("It ends as late as a server here may run. Later it can be extended again.")
 
 
-# -- tickets and clusters ---------------------------------------------------------------------------------------------
+# -- tickets ---------------------------------------------------------------------------------------------------------
+
+
+def _told_alone(facts: MineFacts) -> list[Waiting]:
+    """Those that are not told with the cluster that waits."""
+    clusters = {cluster.name for cluster in facts.clusters}
+    return [one for one in facts.tickets if not (is_of_cluster(one.kind) and one.server in clusters)]
 
 
 def _ticket(facts: MineFacts, ticket: Waiting, say: Speaker) -> TicketLine:
@@ -296,33 +281,6 @@ def _ticket(facts: MineFacts, ticket: Waiting, say: Speaker) -> TicketLine:
         told=in_line(ticket.code, ticket.facts, say, titles=facts.titles, now=facts.now),
         put_back=say("It was taken back from you, so you are first again.") if ticket.put_back else "",
     )
-
-
-def _clusters(facts: MineFacts, say: Speaker) -> list[ClusterLine]:
-    """One line for each cluster: its scheduler and workers are leases of one name."""
-    by_name: dict[tuple[str, str], list[Lease]] = {}
-    for lease in facts.leases:
-        if lease.kind != SERVER:
-            by_name.setdefault((lease.pool, lease.server), []).append(lease)
-    lines = []
-    for (pool, name), leases in by_name.items():
-        workers = sum(lease.kind == "dask-worker" for lease in leases)
-        amounts: dict[str, int] = {}
-        for lease in leases:
-            for resource, amount in lease.amounts.items():
-                amounts[resource] = amounts.get(resource, 0) + amount
-        ends_at = min(lease.ends_at for lease in leases)
-        lines.append(
-            ClusterLine(
-                title=name or say("Dask cluster"),
-                what=f"{say.amount('dask-workers', workers)} · {say.amounts(amounts)}",
-                where=_title(facts, pool, say),
-                until=say.until(ends_at, facts.now),
-                until_exact=say.exact(ends_at),
-                price=say.price(sum(lease.cost for lease in leases)),
-            )
-        )
-    return lines
 
 
 # -- hours and limits -------------------------------------------------------------------------------------------------
@@ -394,8 +352,11 @@ def _summary(facts: MineFacts, servers: Sequence[ServerLine], say: Speaker) -> s
     parts = []
     if servers:
         parts.append(say.ngettext("{count} server", "{count} servers", len(servers), count=len(servers)))
-    if facts.tickets:
-        waiting = len(facts.tickets)
+    if facts.clusters:
+        count = len(facts.clusters)
+        parts.append(say.ngettext("{count} cluster", "{count} clusters", count, count=count))
+    waiting = len(_told_alone(facts))
+    if waiting:
         parts.append(say.ngettext("{count} in line", "{count} in line", waiting, count=waiting))
     taking = sum(lease.cost for lease in facts.leases if lease.state is LeaseState.RUNNING)
     if taking:

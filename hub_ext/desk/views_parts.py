@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hub_ext.core.clock import Instant
-from hub_ext.core.decision import Code
+from hub_ext.core.clock import MINUTE, Instant
+from hub_ext.core.decision import Code, Refuse, Wait
 from hub_ext.desk.charts import WHOLE, share_of
 from hub_ext.desk.records import Waiting
 from hub_ext.desk.views_waiting import CURED_BY_THE_PERSON
 from hub_ext.language import Speaker
 from hub_ext.quota.budget import BudgetState
 from hub_ext.quota.explain import Explanation, Titles, explain
+from hub_ext.quota.policy import End
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,17 @@ class Chip:
 
     kind: str
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Longer:
+    """One extension that is possible: what to send, and what it comes to."""
+
+    minutes: int
+    label: str
+
+
+Extension = End | Wait | Refuse
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +81,34 @@ def in_line(
     """For somebody who waits already: what to do next is only said where they can do something about it."""
     told = explained(code, of, say, titles=titles, now=now)
     return told if told is None or code in CURED_BY_THE_PERSON else replace(told, next_step="")
+
+
+def longer_by(
+    extensions: Sequence[tuple[int, Extension]],
+    ends_at: Instant,
+    say: Speaker,
+    *,
+    titles: Titles,
+    now: Instant,
+) -> tuple[tuple[Longer, ...], str]:
+    """Of extensions by so many minutes those that are worth it, each end once; where there are none, why (or "")."""
+    choices: dict[Instant, Longer] = {}
+    objection = ""
+    for minutes, outcome in extensions:
+        if not isinstance(outcome, End):
+            told = explain(outcome.code, outcome.facts, say, titles=titles, now=now)
+            objection = objection or str(told)
+        elif outcome.at < ends_at + MINUTE:
+            if outcome.cut_by is not None and outcome.cut_by.get("kind") == "budget":
+                objection = objection or say("Its GPU-hours are used up then.")
+        elif outcome.at not in choices:
+            label = say(
+                "until {time} (+{longer})",
+                time=say.moment(outcome.at, now),
+                longer=say.duration(outcome.at - ends_at),
+            )
+            choices[outcome.at] = Longer(minutes, label)
+    return tuple(choices.values()), "" if choices else objection
 
 
 def budget_line(state: BudgetState, titles: Titles, now: Instant, say: Speaker) -> BudgetLine:

@@ -10,6 +10,7 @@ before a particle that has one form only (에, 의, 에서, 부터).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +22,8 @@ from hub_ext.core.clock import Instant, Seconds
 from hub_ext.core.decision import Code, Facts
 from hub_ext.quota.codes import Ended, TicketEnd
 
+_CLUSTER: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)
+"""How the gateway calls clusters."""
 Titles = Mapping[str, Mapping[str, str]]
 """The titles of pools (or profiles) by name, each by language; a name without a title stands for itself."""
 
@@ -270,9 +273,16 @@ class _Told:
 
     def names(self, key: str, unnamed: str = "") -> str | None:
         names = dict.fromkeys(
-            _title(name, self.say, self.titles) or unnamed for name in self.facts.get(key) or ()
+            self._cluster(name) or _title(name, self.say, self.titles) or unnamed
+            for name in self.facts.get(key) or ()
         )
         return ", ".join(name for name in names if name) or None
+
+    def _cluster(self, name: str) -> str | None:
+        """A Dask cluster, by as much of its name as people are shown; None for the name of anything else."""
+        if _CLUSTER.fullmatch(name) is None:
+            return None
+        return self.say("Dask cluster {name}", name=name[:8])
 
     def amount(self, key: str, of: str = "resource") -> str | None:
         resource, amount = self.facts.get(of), self.facts.get(key)

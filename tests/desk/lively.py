@@ -9,6 +9,8 @@ import httpx
 from fastapi import FastAPI, Request
 
 from hub_ext.auth.roles import OPERATOR
+from hub_ext.clusters.model import ClusterCatalogue
+from hub_ext.clusters.service import Clusters
 from hub_ext.core.clock import HOUR, MINUTE
 from hub_ext.core.people import Person
 from hub_ext.desk.access import OPERATE, Access
@@ -106,6 +108,7 @@ class Lively:
     servers: Servers = field(default_factory=Servers)
     login: Any = field(default_factory=lambda: _NoLogin())
     """The hub's sign-in."""
+    clusters: ClusterCatalogue = field(default_factory=ClusterCatalogue)
 
     def __post_init__(self) -> None:
         self.admission = Admission(self.store, self.clock)
@@ -190,6 +193,7 @@ class Lively:
             login=cast(HubLogin, self.login),
             key=b"k" * 32,
             site=Site(simulated=True),
+            clusters=Clusters(self.admission, self.clusters),
         )
 
     def app(self, person: Person | None = None) -> FastAPI:

@@ -244,20 +244,6 @@ def test_a_ticket_that_nobody_looked_at_yet_is_shown_without_a_reason() -> None:
     assert line.since == "in line since 08:55"
 
 
-def test_a_cluster_is_one_line_of_its_scheduler_and_workers() -> None:
-    scheduler = replace(RUNNING, id="s", kind="dask-scheduler", server="c1", amounts={"cpu": 1000}, cost=0)
-    workers = [
-        replace(RUNNING, id=f"w{n}", kind="dask-worker", server="c1", ends_at=START + (2 + n) * HOUR)
-        for n in range(3)
-    ]
-    (line,) = page(leases=[scheduler, *workers]).clusters
-    assert line.title == "c1"
-    assert line.what == "3 Dask workers · 3 × H200 · 25 CPU"
-    assert line.until == "until 11:00 (2 h left)"
-    assert line.price == "3 GPU-h/hour"
-    assert page(leases=[scheduler, *workers]).servers == ()
-
-
 # -- hours and limits -------------------------------------------------------------------------------------------------
 
 

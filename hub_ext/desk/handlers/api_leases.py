@@ -12,8 +12,8 @@ from hub_ext.desk.access import READ
 from hub_ext.desk.auth import calls
 from hub_ext.desk.desk import API, Desk
 from hub_ext.desk.errors import Problem, bad_cursor, not_found
-from hub_ext.desk.leases import TitlesOf, read_lease, read_leases
-from hub_ext.desk.mine import titles_of
+from hub_ext.desk.leases import read_lease, read_leases
+from hub_ext.desk.mine import titles_at
 from hub_ext.desk.paging import LARGEST_LIMIT, LONGEST_CURSOR, Place, place_of
 from hub_ext.desk.rendering import desk_of
 from hub_ext.desk.views_lease import LeaseBody, lease_body
@@ -52,7 +52,7 @@ async def leases(
     after = checked_cursor(cursor)
     read = partial(read_leases, server=server, limit=limit, after=after)
     found, following = await desk.admission.in_thread(
-        read, desk.store, caller.person, desk.clock.now(), _titles(desk)
+        read, desk.store, caller.person, desk.clock.now(), titles_at(desk)
     )
     return LeasePage(items=[lease_body(facts, caller.say) for facts in found], next=following)
 
@@ -73,7 +73,7 @@ async def extend(request: Request, caller: Reader, lease_id: LeaseId, wish: Exte
         raise not_found()
     objection = extension.objection
     if objection is not None:
-        titles = titles_of(extension.policy, desk.profiles.catalogue)
+        titles = titles_at(desk)(extension.policy)
         told = explain(objection.code, objection.facts, caller.say, titles=titles, now=extension.at)
         raise Problem(409, objection.code.value, str(told), **objection.facts)
     return await _body(desk, caller, lease_id)
@@ -118,12 +118,8 @@ async def _own(desk: Desk, caller: Caller, lease_id: str) -> Lease:
 
 async def _body(desk: Desk, caller: Caller, lease_id: str) -> LeaseBody:
     found = await desk.admission.in_thread(
-        read_lease, desk.store, caller.person, desk.clock.now(), _titles(desk), lease_id
+        read_lease, desk.store, caller.person, desk.clock.now(), titles_at(desk), lease_id
     )
     if found is None:
         raise not_found()
     return lease_body(found, caller.say)
-
-
-def _titles(desk: Desk) -> TitlesOf:
-    return partial(titles_of, catalogue=desk.profiles.catalogue)

@@ -12,7 +12,7 @@ from hub_ext.desk.auth import calls
 from hub_ext.desk.desk import API, Desk, ticket_page
 from hub_ext.desk.errors import not_found
 from hub_ext.desk.handlers.api_leases import checked_cursor
-from hub_ext.desk.mine import titles_of
+from hub_ext.desk.mine import titles_at
 from hub_ext.desk.paging import LARGEST_LIMIT, LONGEST_CURSOR, Place, one_page
 from hub_ext.desk.rendering import desk_of
 from hub_ext.desk.views_lease import TicketBody, ticket_body
@@ -63,7 +63,7 @@ async def leave(request: Request, caller: Reader, ticket_id: TicketId) -> Respon
 
 
 def waiting_body(desk: Desk, caller: Caller, ticket: Ticket) -> TicketBody:
-    titles = titles_of(caller.policy, desk.profiles.catalogue)
+    titles = titles_at(desk)(caller.policy)
     return ticket_body(ticket, caller.say, titles=titles, now=desk.clock.now(), page=ticket_page(ticket.id))
 
 
@@ -78,7 +78,7 @@ def _after(desk: Desk, caller: Caller, ticket_id: str, standing: Standing) -> Ti
     person = lease.person if lease is not None else over.person if over is not None else None
     if not person or not caller.access.may_see_of(person):
         raise not_found()
-    titles = titles_of(caller.policy, desk.profiles.catalogue)
+    titles = titles_at(desk)(caller.policy)
     if lease is not None and lease.live:
         return TicketBody(
             id=ticket_id,

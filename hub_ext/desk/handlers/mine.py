@@ -1,4 +1,4 @@
-"""The page *mine*: what one person runs, waits for and has left; stop, extend, leave the line."""
+"""The page *mine*: what one person runs, waits for and has left; stop and extend servers and clusters, leave the line."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from fastapi.responses import RedirectResponse
 from starlette.datastructures import FormData
 
 from hub_ext.desk.auth import SignedIn, checked_form
+from hub_ext.desk.clusters import extend_cluster
 from hub_ext.desk.desk import PREFIX
 from hub_ext.desk.errors import not_found
+from hub_ext.desk.front_rules import is_cluster
 from hub_ext.desk.hub_api import HubAway
-from hub_ext.desk.mine import mark_of_mine, read_mine, span_of
+from hub_ext.desk.mine import mark_of_mine, read_mine, span_of, titles_at
 from hub_ext.desk.rendering import desk_of, render
 from hub_ext.desk.streaming import streamed_table
+from hub_ext.desk.views_clusters import why_shorter
 from hub_ext.desk.views_mine import SPANS, MineFacts, hours_table, mine_page, why_not
 from hub_ext.desk.visitor import Visitor
+from hub_ext.quota.codes import Ended
 from hub_ext.quota.model import Lease
 
 router = APIRouter(include_in_schema=False)
@@ -35,6 +39,8 @@ async def mine(request: Request, visitor: SignedIn) -> Response:
     done = {
         "stopping": visitor.say("The server is being stopped. Your files are kept."),
         "extended": visitor.say("The server runs longer now."),
+        "cluster-stopping": visitor.say("The cluster is being stopped. Your notebook goes on."),
+        "cluster-extended": visitor.say("The cluster runs longer now."),
         "left": visitor.say("You left the line."),
     }.get(request.query_params.get("done", ""), "")
     return await _page(request, visitor, done=done, headers={"ETag": mark})
@@ -68,10 +74,7 @@ async def stop(request: Request, visitor: SignedIn, form: Form) -> Response:
 @router.post(f"{MINE}/extend")
 async def extend(request: Request, visitor: SignedIn, form: Form) -> Response:
     lease = await _own(request, visitor, form)
-    given = str(form.get("minutes", ""))
-    if not (given.isascii() and given.isdecimal() and 0 < len(given) <= 5 and int(given)):
-        raise not_found()
-    extension = await desk_of(request).admission.extend(lease.id, int(given), visitor.name)
+    extension = await desk_of(request).admission.extend(lease.id, _minutes(form), visitor.name)
     if extension is None:
         raise not_found()
     if extension.objection is not None:
@@ -79,6 +82,32 @@ async def extend(request: Request, visitor: SignedIn, form: Form) -> Response:
         alert = why_not(facts, extension.objection, visitor.say)
         return await _page(request, visitor, alert=alert, status=409, facts=facts)
     return RedirectResponse(f"{MINE}?done=extended", 303)
+
+
+@router.post(f"{MINE}/clusters/stop")
+async def stop_cluster(request: Request, visitor: SignedIn, form: Form) -> Response:
+    """The gateway ends what it runs, and the leases with it."""
+    name = await _own_cluster(request, visitor, form)
+    await desk_of(request).admission.end_cluster(name, visitor.name, Ended.PERSON.value)
+    return RedirectResponse(f"{MINE}?done=cluster-stopping#clusters-title", 303)
+
+
+@router.post(f"{MINE}/clusters/extend")
+async def extend_own_cluster(request: Request, visitor: SignedIn, form: Form) -> Response:
+    desk = desk_of(request)
+    name = await _own_cluster(request, visitor, form)
+    minutes = _minutes(form)
+    done = await desk.admission.in_thread(
+        extend_cluster, desk.store, desk.clock.now(), name, minutes, visitor.name
+    )
+    if done is None:
+        raise not_found()
+    extension, policy, now = done
+    if extension.objection is not None:
+        titles = titles_at(desk)(policy)
+        alert = why_shorter(extension, visitor.say, titles=titles, now=now)
+        return await _page(request, visitor, alert=alert, status=200 if extension.longer else 409)
+    return RedirectResponse(f"{MINE}?done=cluster-extended#clusters-title", 303)
 
 
 @router.post(f"{MINE}/leave")
@@ -98,6 +127,24 @@ async def _own(request: Request, visitor: Visitor, form: FormData) -> Lease:
     return lease
 
 
+async def _own_cluster(request: Request, visitor: Visitor, form: FormData) -> str:
+    """The name of a cluster of theirs that the form names; anything else is not there."""
+    name = str(form.get("cluster", ""))
+    held = (
+        (await desk_of(request).admission.clusters([name], person=visitor.name)) if is_cluster(name) else {}
+    )
+    if name not in held:
+        raise not_found()
+    return name
+
+
+def _minutes(form: FormData) -> int:
+    given = str(form.get("minutes", ""))
+    if not (given.isascii() and given.isdecimal() and 0 < len(given) <= 5 and int(given)):
+        raise not_found()
+    return int(given)
+
+
 async def _mark(request: Request, visitor: Visitor) -> str:
     """For scripts that look whether anything is new; frozen sets have no order of their own, names of roles do."""
     desk, roles = desk_of(request), sorted(visitor.person.roles)
@@ -112,7 +159,7 @@ async def _facts(request: Request, visitor: Visitor) -> MineFacts:
     desk = desk_of(request)
     span = span_of(request.query_params.get("days"))
     return await desk.admission.in_thread(
-        read_mine, desk.store, desk.profiles.catalogue, visitor.person, desk.clock.now(), span
+        read_mine, desk.store, titles_at(desk), visitor.person, desk.clock.now(), span
     )
 
 

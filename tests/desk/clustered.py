@@ -1,0 +1,96 @@
+"""The lively centre with Dask clusters in it: started, granted and running as the gateway would have them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from hub_ext.auth.roles import LEAD, ROLES
+from hub_ext.clusters.loader import load_cluster_profiles
+from hub_ext.clusters.model import ClusterCatalogue
+from hub_ext.clusters.service import Clusters
+from hub_ext.core.people import Person
+from hub_ext.desk.hub_login import Identity
+from hub_ext.profiles.loader import Known
+from hub_ext.quota.document import parse_policy
+from hub_ext.quota.growing import Granted
+from hub_ext.quota.model import Lease
+from hub_ext.quota.service import run
+from hub_ext.quota.store import SqlStore
+from tests.desk.in_process import EVERYTHING, KnowingHub
+from tests.desk.lively import NEIGHBOUR, OPERATOR_PERSON, POLICY, STUDENT, Lively
+from tests.support.databases import Database
+
+CLUSTER = "c0ffee00c0ffee00c0ffee00c0ffee00"
+ANOTHER = "decade00decade00decade00decade00"
+LEAD_PERSON = Person("lead", ("univ",), frozenset({LEAD}))
+PROFILES = Path(__file__).resolve().parents[2] / "cluster_profiles"
+API = "/services/desk/api/v1"
+
+
+def catalogue() -> ClusterCatalogue:
+    policy = parse_policy(POLICY)
+    known = Known(tuple(policy.gpu_classes), tuple(ROLES), set(policy.pools))
+    memory = {name: gpu.memory for name, gpu in policy.gpu_classes.items()}
+    return ClusterCatalogue.of(load_cluster_profiles(PROFILES, known, memory))
+
+
+@dataclass
+class Clustered(Lively):
+    clusters: ClusterCatalogue = field(default_factory=catalogue)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.admission.put_person(LEAD_PERSON)
+        self.login = KnowingHub()
+        people = (STUDENT, NEIGHBOUR, OPERATOR_PERSON, LEAD_PERSON)
+        self.login.identities = {f"token-{one.name}": Identity(one.name, EVERYTHING, "s1") for one in people}
+
+    def start_cluster(
+        self, name: str = CLUSTER, person: Person = STUDENT, *, profile: str = "slice", minutes: int = 120
+    ) -> Lease:
+        """Its scheduler runs."""
+        chosen = self._chosen(name, person, profile, minutes)
+        answer = self.admission.start_cluster_now(chosen.person, chosen.scheduler)
+        assert answer.lease is not None, answer.decision
+        lease = self.admission.change(name, run(f"scheduler-{name}"))
+        assert lease is not None
+        return lease
+
+    def grow(
+        self,
+        wish: int,
+        name: str = CLUSTER,
+        person: Person = STUDENT,
+        *,
+        profile: str = "slice",
+        minutes: int = 120,
+        running: bool = True,
+    ) -> Granted:
+        """The workers that it is granted run (or start)."""
+        chosen = self._chosen(name, person, profile, minutes)
+        granted = self.admission.grant_now(name, chosen.person, chosen.unit, wish, ())
+        for lease in granted.leases if running else ():
+            self.admission.change(lease.id, run(f"worker-{lease.id}"))
+        return granted
+
+    def workers(self, name: str = CLUSTER) -> list[Lease]:
+        return list(self.admission.clusters_now([name])[name].workers)
+
+    def program(self, person: Person, language: str = "en") -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            transport=httpx.ASGITransport(self.app()),
+            base_url=f"http://desk{API}",
+            headers={"authorization": f"token token-{person.name}", "accept-language": language},
+        )
+
+    def _chosen(self, name: str, person: Person, profile: str, minutes: int) -> Any:
+        options = {"profile": profile, "minutes": minutes}
+        return Clusters(self.admission, self.clusters)._choose(person.name, options).named(name)
+
+
+def clustered(database: Database) -> Clustered:
+    return Clustered(SqlStore(database.engine(), load_policy=parse_policy), database)
