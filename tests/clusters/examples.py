@@ -53,7 +53,7 @@ ALL = CATALOGUE.slugs
 
 TEXT = """\
 # yaml-language-server: $schema=./schema.json
-title: {en: GPU workers, ko: GPU 작업자}
+title: {en: GPU workers, ko: GPU 워커}
 description: {en: For large data., ko: 큰 데이터를 다룹니다.}
 order: 30
 worker: {gpu.h200: 1, cpu: 8, memory: 96Gi}

@@ -28,7 +28,7 @@ MEMORY = {name: gpu.memory for name, gpu in POLICY.gpu_classes.items()}
 def test_a_file_becomes_a_profile_and_its_name_the_slug() -> None:
     assert parse_cluster_profile(TEXT, "gpu", AROUND) == ClusterProfile(
         slug="gpu",
-        title={"en": "GPU workers", "ko": "GPU 작업자"},
+        title={"en": "GPU workers", "ko": "GPU 워커"},
         description={"en": "For large data.", "ko": "큰 데이터를 다룹니다."},
         worker={"gpu.h200": 1000, "cpu": 8000, "memory": 98304},
         scheduler={"cpu": 1000, "memory": 4096},
