@@ -25,7 +25,7 @@ NOT_YOURS = {
 }
 NOTICE = {
     "en": "Han River Institute needs 1 worker back at 14:10. Its data moves to the others.",
-    "ko": "한강연구원이 14:10에 작업자 1개를 다시 필요로 합니다. 데이터는 다른 작업자로 옮겨집니다.",
+    "ko": "한강연구원이 14:10에 워커 1개를 다시 필요로 합니다. 데이터는 다른 워커로 옮겨집니다.",
 }
 
 
@@ -53,7 +53,7 @@ def profiles(language: str) -> list[dict[str, Any]]:
     return [
         one(
             "cpu",
-            "CPU 작업자" if korean else "CPU worker",
+            "CPU 워커" if korean else "CPU worker",
             "4 CPU · 16 GB",
             "now",
             now={"guaranteed": 3, "borrowed": 0},

@@ -109,7 +109,8 @@ def open_gateway(say: Speaker, *, asynchronous: bool = False) -> Gateway:
     if dask.config.get("gateway.address", None) is None:
         raise ClusterError(
             say(
-                "This notebook is told of no gateway for clusters. Use clusters.local() inside this server, or ask an operator."
+                "This notebook is told of no gateway for clusters. Use {command} inside this server, or ask an operator.",
+                command="clusters.local()",
             )
         )
     try:

@@ -15,6 +15,7 @@ import psutil
 from distributed import Client, LocalCluster
 from distributed.deploy.utils import nprocesses_nthreads
 
+from hub_ext.language import Speaker
 from hub_ext.notebook import why_not_cudf
 from hub_ext.notebook.clusters.cluster import ClusterError
 from hub_ext.notebook.clusters.words import speaker
@@ -75,10 +76,10 @@ def local(*, gpu: bool | None = None, **options: Any) -> Client:
 
     Raises ClusterError where GPUs are asked for that cannot be used, with the reason.
     """
-    here = room()
-    objection = _why_no_gpu(here) if gpu is not False else ""
+    here, say = room(), speaker()
+    objection = _why_no_gpu(here, say) if gpu is not False else ""
     if gpu and objection:
-        raise ClusterError(speaker()("No cluster on GPUs here: {why}.", why=objection))
+        raise ClusterError(say("No cluster on GPUs here: {why}.", why=objection))
     on_gpus = gpu is not False and not objection
     sized = options_for(here, gpu=on_gpus) | {"dashboard_address": "127.0.0.1:0"} | options
     if on_gpus:
@@ -88,14 +89,14 @@ def local(*, gpu: bool | None = None, **options: Any) -> Client:
     return Client(LocalCluster(**sized))
 
 
-def _why_no_gpu(here: Room) -> str:
+def _why_no_gpu(here: Room, say: Speaker) -> str:
     if not here.devices:
-        return speaker()("this server has no GPU")
-    if why := why_not_cudf():
-        return why
-    return (
-        "" if importlib.util.find_spec("dask_cuda") else speaker()("dask-cuda is not installed in this image")
-    )
+        return say("this server has no GPU")
+    if why_not_cudf():
+        return say("CUDA finds no GPU, or {library} is not in this image", library="cudf")
+    if importlib.util.find_spec("dask_cuda") is None:
+        return say("{library} is not in this image", library="dask-cuda")
+    return ""
 
 
 def _number(text: str | None) -> float:

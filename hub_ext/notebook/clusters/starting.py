@@ -55,11 +55,17 @@ class Wish:
             return cls(count, count)
         if not isinstance(adapt, tuple | list) or len(adapt) != 2:
             raise ClusterError(
-                say("adapt is {found}; write the least and the most workers, as (0, 8).", found=repr(adapt))
+                say(
+                    "{name} is {found}; write the least and the most workers, as (0, 8).",
+                    name="adapt",
+                    found=repr(adapt),
+                )
             )
         least, most = (_count(one, "adapt", say) for one in adapt)
         if least > most:
-            raise ClusterError(say("adapt is {found}; the least comes first.", found=repr(adapt)))
+            raise ClusterError(
+                say("{name} is {found}; the least comes first.", name="adapt", found=repr(adapt))
+            )
         return cls(least, most, adapts=True)
 
     def tell(self, cluster: Cluster) -> Any:

@@ -37,12 +37,11 @@ def versions_differ(found: Mapping[str, Any], say: Speaker) -> str:
         cluster=cluster,
     )
     wanted = [f"{name}=={there[name]}" for name in MUST_AGREE if name in differing]
-    if not wanted:
-        return f"{told} {say('Use a notebook image with the same Python as the cluster.')}"
-    cure = say(
-        "Install the cluster's versions and restart the kernel: {command}",
-        command=f"%pip install {' '.join(wanted)}",
-    )
+    if wanted:
+        command = f"%pip install {' '.join(wanted)}"
+        cure = say("Install the cluster's versions and restart the kernel: {command}", command=command)
+    else:
+        cure = say("Use a notebook image with the same Python as the cluster.")
     return f"{told} {cure}"
 
 

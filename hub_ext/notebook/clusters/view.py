@@ -122,13 +122,10 @@ def details(offer: Offer, say: Speaker) -> str:
 
 def cost(offer: Offer, workers: int, say: Speaker) -> str:
     """What so many workers take, and what happens to those that there is no room for now."""
+    taken = price(offer.cost(workers), say)
     lines = [
         say.ngettext(
-            "{count} worker: {price}.",
-            "{count} workers: {price}.",
-            workers,
-            count=workers,
-            price=price(offer.cost(workers), say),
+            "{count} worker: {price}.", "{count} workers: {price}.", workers, count=workers, price=taken
         )
     ]
     later = workers - offer.guaranteed - offer.borrowed
@@ -270,7 +267,7 @@ def size(count: int) -> str:
 
 def usage(dashboard: str, say: Speaker) -> str:
     """How to compute there, and the dashboard."""
-    code = "<code>client = distributed.get_client()</code>"
+    code = "<code>from distributed import get_client; client = get_client()</code>"
     told = escape(say("What you compute with Dask runs there now. Its client: {code}")).replace(
         "{code}", code
     )

@@ -51,7 +51,7 @@ class Panel(VBox):
     def __init__(
         self, client: Client | None = None, *, language: str | None = None, clock: Clock | None = None
     ) -> None:
-        self._say = say = speaker(language)
+        self.say = say = speaker(language)
         self._clock = clock or SystemClock()
         self._menu: Menu | None = None
         self._name, self._given_up, self._warning = "", False, ""
@@ -81,7 +81,7 @@ class Panel(VBox):
     # -- the two faces ----------------------------------------------------------------------------------------
 
     def _make_choice(self) -> None:
-        say = self._say
+        say = self.say
         wide = {"style": {"description_width": "11rem"}, "layout": Layout(width="auto", max_width="26rem")}
         data = zip(
             (say("under 10 GB"), say("10 to 100 GB"), say("over 100 GB")), view.DATA_SIZES, strict=True
@@ -125,13 +125,15 @@ class Panel(VBox):
         self._give_up.on_click(lambda _: self._beside(self._give_it_up))
 
     def _make_running(self) -> None:
-        say = self._say
+        say = self.say
         short = {"style": {"description_width": "initial"}, "layout": Layout(width="auto", max_width="12rem")}
         self._standing, self._bars, self._usage = HTML(), HTML(), HTML()
         self._count = BoundedIntText(
             WORKERS, min=0, max=MOST_WITHOUT_A_MENU, description=say("Workers"), **short
         )
-        self._least = BoundedIntText(0, min=0, max=MOST_WITHOUT_A_MENU, description=say("from"), **short)
+        self._least = BoundedIntText(
+            0, min=0, max=MOST_WITHOUT_A_MENU, description=say("Workers from"), **short
+        )
         self._most = BoundedIntText(WORKERS, min=0, max=MOST_WITHOUT_A_MENU, description=say("to"), **short)
         scale = Button(description=say("Scale"), tooltip=say("So many workers, from now on"))
         adapt = Button(description=say("Adapt"), tooltip=say("As many workers as the work needs"))
@@ -154,7 +156,7 @@ class Panel(VBox):
         stop.on_click(lambda _: self._beside(self._stop_it))
 
     def _lengths(self, minutes: tuple[int, ...]) -> list[tuple[str, int]]:
-        return [(view.length(count, self._say), count) for count in minutes]
+        return [(view.length(count, self.say), count) for count in minutes]
 
     # -- choosing ---------------------------------------------------------------------------------------------
 
@@ -165,7 +167,7 @@ class Panel(VBox):
         return self._menu.offer(*self._sizes.value)
 
     def _advise(self, _: object) -> None:
-        self._advice.value = view.advice(self._data.value, self._say)
+        self._advice.value = view.advice(self._data.value, self.say)
 
     def _show_menu(self, menu: Menu) -> None:
         """Anew where something changed; what was chosen stays chosen."""
@@ -174,14 +176,18 @@ class Panel(VBox):
         before, self._menu = self._sizes.value, menu
         pools = len({offer.pool for offer in menu.offers}) > 1
         options = [
-            (view.label(offer, self._say, pool=pools), (offer.profile, offer.pool)) for offer in menu.offers
+            (view.label(offer, self.say, pool=pools), (offer.profile, offer.pool)) for offer in menu.offers
         ]
         if tuple(options) != tuple(self._sizes.options):
-            with self._sizes.hold_trait_notifications():
-                self._sizes.options = options
-                values = [value for _, value in options]
-                self._sizes.value = before if before in values else next(iter(values), None)
-        self._head.value = STYLE + view.head(menu, self._say)
+            self._sizes.options = options
+            there = [value for _, value in options]
+            startable = [
+                value
+                for offer, value in zip(menu.offers, there, strict=True)
+                if offer.state in ("now", "borrowed")
+            ]
+            self._sizes.value = before if before in there else next(iter(startable + there), None)
+        self._head.value = STYLE + view.head(menu, self.say)
         self._chosen(None)
 
     def _chosen(self, _: object) -> None:
@@ -190,17 +196,17 @@ class Panel(VBox):
         if offer is None:
             self._details.value = self._cost.value = ""
             return
-        self._details.value = view.details(offer, self._say)
+        self._details.value = view.details(offer, self.say)
         self._workers.max = self._count.max = self._least.max = self._most.max = offer.most_workers
         lengths = self._lengths(offer.minutes)
-        _offer_choices(self._minutes, [(self._say("as long as it may"), 0), *lengths], 0)
+        _offer_choices(self._minutes, [(self.say("as long as it may"), 0), *lengths], 0)
         _offer_choices(self._idle, self._lengths(offer.idle_minutes or IDLE_MINUTES), IDLE_DEFAULT)
         self._price(None)
 
     def _price(self, _: object) -> None:
         offer = self._offer
         if offer is not None:
-            self._cost.value = view.cost(offer, self._workers.value, self._say)
+            self._cost.value = view.cost(offer, self._workers.value, self.say)
 
     # -- starting, watching, stopping: each beside the kernel ---------------------------------------------------
 
@@ -209,7 +215,7 @@ class Panel(VBox):
 
         def do() -> None:
             try:
-                with in_words(self._say):
+                with in_words(self.say):
                     work()
                 self._watch.soon()
             except HubError as problem:
@@ -236,7 +242,7 @@ class Panel(VBox):
         except ClusterError:
             if not self._given_up:
                 raise
-            self._tell("no", "■", self._say("Given up: nothing was left running."))
+            self._tell("no", "■", self.say("Given up: nothing was left running."))
         else:
             self._tell("", "", "")
             self._follow(client)
@@ -246,12 +252,12 @@ class Panel(VBox):
     def _ordered(self, name: str) -> None:
         self._name = name
         if self._given_up:
-            raise ClusterError(self._say("Given up: nothing was left running."))
+            raise ClusterError(self.say("Given up: nothing was left running."))
 
     def _give_it_up(self) -> None:
         self._given_up = True
         if self._name:
-            gateway = open_gateway(self._say)
+            gateway = open_gateway(self.say)
             try:
                 gateway.stop_cluster(self._name)
             finally:
@@ -260,31 +266,31 @@ class Panel(VBox):
     @property
     def _cluster(self) -> Cluster:
         if self.client is None or not isinstance(self.client.cluster, Cluster):
-            raise ClusterError(self._say("No cluster runs here any more."))
+            raise ClusterError(self.say("No cluster runs here any more."))
         return self.client.cluster
 
     def _follow(self, client: Client) -> None:
         self.client = client
         cluster = self._cluster
         self._count.value = self._most.value = self._workers.value
-        self._standing.value = view.standing(None, 0, self._clock.now(), self._say)
-        self._bars.value = view.bars((), self._say)
-        self._usage.value = view.usage(cluster.dashboard_link or "", self._say)
+        self._standing.value = view.standing(None, 0, self._clock.now(), self.say)
+        self._bars.value = view.bars((), self.say)
+        self._usage.value = view.usage(cluster.dashboard_link or "", self.say)
         self._choice.layout.display, self._running.layout.display = "none", ""
         self._watch.follow(cluster)
         self._beside(self._compare_versions)
 
     def _compare_versions(self) -> None:
         if self.client is not None:
-            told = versions_differ(cast(Mapping[str, Any], self.client.get_versions()), self._say)
+            told = versions_differ(cast(Mapping[str, Any], self.client.get_versions()), self.say)
             if told:
                 self._tell("borrowed", "⚠", told)
 
     def _stop_it(self) -> None:
         cluster = self._cluster
-        self._tell("wait", "◷", self._say("Stopping …"))
+        self._tell("wait", "◷", self.say("Stopping …"))
         cluster.close()
-        self._is_over(self._say("The cluster is stopped."))
+        self._is_over(self.say("The cluster is stopped."))
 
     def _is_over(self, sentence: str) -> None:
         self.client = None
@@ -297,20 +303,20 @@ class Panel(VBox):
             self._show_menu(seen.menu)
         if self.client is None:
             if seen.away:
-                self._tell("no", "■", self._say("The desk does not answer. Try again in a minute."))
+                self._tell("no", "■", self.say("The desk does not answer. Try again in a minute."))
             elif seen.refused:
                 self._tell("no", "■", seen.refused)
             return
         if seen.over:
             self._is_over(
-                self._say(
+                self.say(
                     "The cluster ended: its time was over, nobody used it, or it was stopped. Start a new one."
                 )
             )
         elif seen.workers is not None:
             now = self._clock.now()
-            self._standing.value = view.standing(seen.state, len(seen.workers), now, self._say)
-            self._bars.value = view.bars(seen.workers, self._say)
+            self._standing.value = view.standing(seen.state, len(seen.workers), now, self.say)
+            self._bars.value = view.bars(seen.workers, self.say)
 
     def _tell(self, kind: str, icon: str, sentence: str) -> None:
         self._message.value = view.box(kind, icon, sentence)
@@ -321,9 +327,8 @@ def _offer_choices(menu: Dropdown, options: list[tuple[str, int]], otherwise: in
     if tuple(menu.options) == tuple(options):
         return
     before, values = menu.value, [value for _, value in options]
-    with menu.hold_trait_notifications():
-        menu.options = options
-        menu.value = next((one for one in (before, otherwise) if one in values), values[0])
+    menu.options = options
+    menu.value = next((one for one in (before, otherwise) if one in values), values[0])
 
 
 def _client_of_this_kernel() -> Client | None:
