@@ -225,6 +225,8 @@ class Factory:
                 embedded=not settings.on_kubernetes,
                 titles={name: entry.title for name, entry in people.items()},
             ),
+            clusters=self.clusters,
+            dask_proxy_url=self.dask_proxy_url,
         )
 
     # -- Dask clusters -------------------------------------------------------------------------------------------

@@ -3,44 +3,68 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx
 
-from hub_ext.auth.roles import LEAD, ROLES
-from hub_ext.clusters.loader import load_cluster_profiles
-from hub_ext.clusters.model import ClusterCatalogue
+from hub_ext.auth.roles import LEAD
+from hub_ext.clusters.model import ClusterCatalogue, ClusterProfile
 from hub_ext.clusters.service import Clusters
 from hub_ext.core.people import Person
 from hub_ext.desk.hub_login import Identity
-from hub_ext.profiles.loader import Known
 from hub_ext.quota.document import parse_policy
 from hub_ext.quota.growing import Granted
 from hub_ext.quota.model import Lease
 from hub_ext.quota.service import run
 from hub_ext.quota.store import SqlStore
 from tests.desk.in_process import EVERYTHING, KnowingHub
-from tests.desk.lively import NEIGHBOUR, OPERATOR_PERSON, POLICY, STUDENT, Lively
+from tests.desk.lively import NEIGHBOUR, OPERATOR_PERSON, STUDENT, Lively
 from tests.support.databases import Database
 
 CLUSTER = "c0ffee00c0ffee00c0ffee00c0ffee00"
 ANOTHER = "decade00decade00decade00decade00"
 LEAD_PERSON = Person("lead", ("univ",), frozenset({LEAD}))
-PROFILES = Path(__file__).resolve().parents[2] / "cluster_profiles"
 API = "/services/desk/api/v1"
 
 
-def catalogue() -> ClusterCatalogue:
-    policy = parse_policy(POLICY)
-    known = Known(tuple(policy.gpu_classes), tuple(ROLES), set(policy.pools))
-    memory = {name: gpu.memory for name, gpu in policy.gpu_classes.items()}
-    return ClusterCatalogue.of(load_cluster_profiles(PROFILES, known, memory))
+CATALOGUE = ClusterCatalogue.of(
+    ClusterProfile(
+        slug=slug,
+        title=title,
+        description={},
+        worker=worker,
+        scheduler={"cpu": 1000, "memory": memory},
+        threads=1,
+        order=order,
+        most_workers=most,
+        minutes=(60, 120, 240, 480),
+        default_minutes=120,
+    )
+    for order, slug, title, worker, memory, most in (
+        (1, "cpu", {"en": "CPU workers", "ko": "CPU 워커"}, {"cpu": 2000, "memory": 8192}, 2048, 16),
+        (
+            2,
+            "slice",
+            {"en": "GPU slice workers", "ko": "GPU 조각 워커"},
+            {"gpu.h200-1g": 1000, "cpu": 4000, "memory": 32768},
+            4096,
+            8,
+        ),
+        (
+            3,
+            "gpu",
+            {"en": "GPU workers", "ko": "GPU 워커"},
+            {"gpu.h200": 1000, "cpu": 8000, "memory": 98304},
+            8192,
+            8,
+        ),
+    )
+)
 
 
 @dataclass
 class Clustered(Lively):
-    clusters: ClusterCatalogue = field(default_factory=catalogue)
+    clusters: ClusterCatalogue = field(default=CATALOGUE)
 
     def __post_init__(self) -> None:
         super().__post_init__()
