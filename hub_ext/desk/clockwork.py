@@ -26,7 +26,7 @@ from hub_ext.desk.stops import Stops
 from hub_ext.desk.windows import keep_windows
 from hub_ext.quota.cluster import is_part
 from hub_ext.quota.ledger import TAKEN_BACK, Entry, EntryKind, Ledger
-from hub_ext.quota.model import Lease, LeaseState, Policy
+from hub_ext.quota.model import SCHEDULER, Lease, LeaseState, Policy
 from hub_ext.quota.plan import plan
 from hub_ext.quota.ports import Transaction
 from hub_ext.quota.service import Change, end
@@ -269,6 +269,8 @@ class Clockwork(Reconciling):
         picture.look(done.outlooks)
         for lease in done.noticed:
             log.info("taken back", lease=lease.id, person=lease.person, ends_at=lease.ends_at)
+        if any(lease.kind == SCHEDULER for lease in done.noticed):
+            self.keep_clusters()
         for lease, options in done.starts:
             log.info("its turn has come", lease=lease.id, person=lease.person, server=lease.server)
             self._starts.order(lease, options)

@@ -53,7 +53,9 @@ LEASE_FIELDS: Final = (
         "`server`, `dask-scheduler`, `dask-worker`, or `reservation`: what one held and nobody used",
     ),
     Field("profile", "text", "profile it was started with"),
-    Field("server", "text", "name of the server; empty is the person's default one"),
+    Field(
+        "server", "text", "name of the server, or of the Dask cluster; empty is the person's default server"
+    ),
     Field("resource", "text", "GPU class (`h200`), or `cpu` for a lease without a GPU"),
     Field("gpus", "number", "GPUs or slices of that class"),
     Field("cpus", "number", "CPU cores"),
@@ -245,6 +247,9 @@ _SACCT_STATES: Final[Mapping[str, str]] = {
     Ended.UNCLAIMED: "CANCELLED",
     Ended.NOT_NEEDED: "CANCELLED",
     Ended.CLUSTER_OVER: "COMPLETED",
+    Ended.CLUSTER_IDLE: "COMPLETED",
+    Ended.CLUSTER_NO_CLIENT: "COMPLETED",
+    Ended.CLUSTER_OWNER_GONE: "COMPLETED",
     Ended.TAKEN_BACK: "PREEMPTED",
     Ended.PREEMPTED: "PREEMPTED",
     Ended.EVICTED: "PREEMPTED",
