@@ -224,6 +224,9 @@ class Ended(StrEnum):
     UNCLAIMED = "unclaimed"
     NOT_NEEDED = "not-needed"
     CLUSTER_OVER = "cluster-over"
+    CLUSTER_IDLE = "cluster-idle"
+    CLUSTER_NO_CLIENT = "cluster-no-client"
+    CLUSTER_OWNER_GONE = "cluster-owner-gone"
 
 
 class TicketEnd(StrEnum):
@@ -262,6 +265,9 @@ ENDS: Final[Mapping[Ended, str]] = {
     Ended.UNCLAIMED: "It was started for somebody who waited and who did not come.",
     Ended.NOT_NEEDED: "It was booked for a worker, and the cluster wished for fewer before one ran; nothing was charged.",
     Ended.CLUSTER_OVER: "The Dask cluster that it belonged to ended.",
+    Ended.CLUSTER_IDLE: "The Dask cluster did nothing for as long as was chosen when it was started.",
+    Ended.CLUSTER_NO_CLIENT: "Nobody was connected to the Dask cluster, and it did nothing.",
+    Ended.CLUSTER_OWNER_GONE: "The server that the Dask cluster belonged to ended.",
 }
 
 TICKET_ENDS: Final[Mapping[TicketEnd, str]] = {

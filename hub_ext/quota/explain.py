@@ -112,6 +112,7 @@ def explain_borrowed(
 def explain_release(reason: str | None, say: Speech, *, why: str = "") -> Explanation:
     """How a server ended; `why` is what an operator gave as a reason. An unknown reason is told as it stands."""
     kept = say("Your files are kept; start again whenever you like.")
+    anew = say("What you wrote to files is kept; start another cluster whenever you like.")
     match reason:
         case Ended.TIME:
             return Explanation(say("The server ended at its time."), kept)
@@ -181,6 +182,16 @@ def explain_release(reason: str | None, say: Speech, *, why: str = "") -> Explan
             )
         case Ended.CLUSTER_OVER:
             return Explanation(say("The worker ended with its cluster."), kept)
+        case Ended.CLUSTER_IDLE:
+            return Explanation(say("The cluster ended because it had done nothing for a while."), anew)
+        case Ended.CLUSTER_NO_CLIENT:
+            return Explanation(
+                say("The cluster ended because nobody was connected to it and it did nothing."), anew
+            )
+        case Ended.CLUSTER_OWNER_GONE:
+            return Explanation(
+                say("The cluster ended because the server it was started from had ended."), anew
+            )
         case Ended.NOT_NEEDED:
             return Explanation(say("The cluster wished for fewer workers before this one ran."))
         case Ended.TAKEN_OVER:
