@@ -24,6 +24,7 @@ from hub_ext.clusters.policy import (
     worker_memory,
 )
 from hub_ext.core.clock import HOUR, MINUTE
+from hub_ext.quota.codes import Ended
 from hub_ext.quota.model import Lease, LeaseState
 
 START = 1_800_000_000
@@ -176,3 +177,7 @@ def test_firmly_ended_is_what_is_over_or_was_ordered_to_end() -> None:
         lease("gone", NOW, state=LeaseState.RELEASED),
     ]
     assert [one.id for one in to_end(leases, NOW)] == ["over", "ordered"]
+
+
+def test_the_ledger_and_its_words_know_why_we_stop_a_cluster() -> None:
+    assert {end.value for end in ClusterEnd} <= {end.value for end in Ended}
