@@ -32,7 +32,7 @@ class ClusterOffer:
 
 @dataclass(frozen=True, slots=True)
 class ClusterMenu:
-    """Every cluster that a person may start, for the length that its profile has by default.
+    """Every cluster that a person may start, for the length that its profile has by default; all from one snapshot.
 
     A profile stands once for each of the person's pools from which they may start it, in the person's order.
     """
@@ -100,18 +100,23 @@ class Clusters:
     def _menu(self, name: str) -> ClusterMenu:
         with self.admission.store.reading() as txn:
             person, policy = txn.person(name) or Person(name), txn.policy
-        offers, hidden = [], []
-        for profile in self.catalogue:
-            if not visible(profile, person, policy.path):
-                hidden.append(profile)
-                continue
-            for pool in pools_for(profile, person, policy.path):
-                chosen = self._chosen(person, policy, profile, ClusterSelection(profile.slug, pool), None)
-                preview = self.admission.preview_cluster_now(
-                    chosen.person, chosen.scheduler, chosen.unit, profile.most_workers
-                )
-                offers.append(ClusterOffer(profile, pool, preview))
-        return ClusterMenu(person, tuple(offers), tuple(hidden))
+        shown = [profile for profile in self.catalogue if visible(profile, person, policy.path)]
+        each = [
+            (profile, self._chosen(person, policy, profile, ClusterSelection(profile.slug, pool), None))
+            for profile in shown
+            for pool in pools_for(profile, person, policy.path)
+        ]
+        previews = self.admission.preview_clusters_now(
+            [(one.person, one.scheduler, one.unit, profile.most_workers) for profile, one in each]
+        )
+        return ClusterMenu(
+            person,
+            tuple(
+                ClusterOffer(profile, one.unit.pool, preview)
+                for (profile, one), preview in zip(each, previews, strict=True)
+            ),
+            tuple(profile for profile in self.catalogue if profile not in shown),
+        )
 
     async def choose(self, name: str, options: object) -> ChosenCluster:
         """What this person asked for, checked against what exists. Raises BadSelection, StoreUnavailable.

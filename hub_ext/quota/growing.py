@@ -6,7 +6,7 @@ The mixin of `Admission` that the gateway, the desk and the clock call. A cluste
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -193,8 +193,16 @@ class Growing:
         return found
 
     def preview_cluster_now(self, person: Person, scheduler: Ask, unit: Ask, most: int) -> ClusterPreview:
+        return self.preview_clusters_now([(person, scheduler, unit, most)])[0]
+
+    def preview_clusters_now(self, asks: Sequence[tuple[Person, Ask, Ask, int]]) -> list[ClusterPreview]:
+        """Several of them, each as if it were started alone, from one snapshot."""
         with self.store.reading() as txn:
-            return _preview(txn, person, scheduler, unit, min(most, LARGEST_WISH), self._now(txn))
+            now = self._now(txn)
+            return [
+                _preview(txn, person, scheduler, unit, min(most, LARGEST_WISH), now)
+                for person, scheduler, unit, most in asks
+            ]
 
 
 def _as_it_stands(
