@@ -19,13 +19,14 @@ from hub_ext.desk.picture import Picture
 from hub_ext.quota.budget import Budgets, binding
 from hub_ext.quota.counting import charged_pool
 from hub_ext.quota.ledger import Entry, EntryKind
-from hub_ext.quota.model import Policy
+from hub_ext.quota.model import SCHEDULER, WORKER, LeaseState, Policy
 from hub_ext.quota.sums import Sums
 from hub_ext.quota.tree import tree_of
 
 SHOW_AFTER: Final = 10
 """Seconds between two looks at the sums: monitoring asks no more often."""
 TICK_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 6.4)
+_STATES: Final = {LeaseState.BOOKED: "starting", LeaseState.RUNNING: "running"}
 
 
 class Metrics:
@@ -71,6 +72,24 @@ class Metrics:
             "hangang_hours_left",
             "GPU-hours left in the running period of a pool's budget",
             ["pool", "period"],
+            registry=registry,
+        )
+        self._clusters = Gauge(
+            "hangang_clusters",
+            "Dask clusters that hold a scheduler's lease, by pool",
+            ["pool"],
+            registry=registry,
+        )
+        self._workers = Gauge(
+            "hangang_cluster_workers",
+            "Workers of Dask clusters that hold a lease: starting, running or ending",
+            ["pool", "state"],
+            registry=registry,
+        )
+        self._wanted = Gauge(
+            "hangang_cluster_workers_wanted",
+            "Workers that Dask clusters wish for beyond those, and wait in line for",
+            ["pool"],
             registry=registry,
         )
         self._leads = Gauge("hangang_clock_leads", "1 where this desk's clock leads", registry=registry)
@@ -119,7 +138,10 @@ class Metrics:
     def follows(self) -> None:
         """Another desk's clock leads: what this one knew is not true any more."""
         self._leads.set(0)
-        for gauge in (self._queue, self._gpus, self._free, self._hours):
+        for gauge in (
+            *(self._queue, self._gpus, self._free, self._hours),
+            *(self._clusters, self._workers, self._wanted),
+        ):
             gauge.clear()
         self._oldest.set(0)
         self._shown = None
@@ -130,6 +152,7 @@ class Metrics:
             return
         self._shown = now
         self._show_queue(picture, now)
+        self._show_clusters(picture, picture.policy)
         sums = picture.sums()
         self._show_gpus(picture, picture.policy, sums)
         self._show_hours(picture, picture.policy, sums, now)
@@ -158,6 +181,27 @@ class Metrics:
                 for state in ("guaranteed", "borrowed"):
                     self._gpus.labels(pool, name, state).set(used[pool, name, state] / MILLI)
                 self._free.labels(pool, name).set(max(0, tree.available(sums, pool, resource)) / MILLI)
+
+    def _show_clusters(self, picture: Picture, policy: Policy) -> None:
+        clusters: Tally[str] = Tally()
+        workers: Tally[tuple[str, str]] = Tally()
+        wanted: Tally[str] = Tally()
+        for lease in picture.leases.values():
+            pool = charged_pool(policy, lease)
+            if pool is not None and lease.kind == SCHEDULER:
+                clusters[pool] += 1
+            elif pool is not None and lease.kind == WORKER:
+                workers[pool, _STATES.get(lease.state, "ending")] += 1
+        for ticket in picture.tickets.values():
+            if ticket.ask.kind == WORKER:
+                wanted[ticket.ask.pool] += ticket.wanted
+        for gauge in (self._clusters, self._workers, self._wanted):
+            gauge.clear()
+        for pool in policy.pools:
+            self._clusters.labels(pool).set(clusters[pool])
+            for state in ("starting", "running", "ending"):
+                self._workers.labels(pool, state).set(workers[pool, state])
+            self._wanted.labels(pool).set(wanted[pool])
 
     def _show_hours(self, picture: Picture, policy: Policy, sums: Sums, now: Instant) -> None:
         self._hours.clear()

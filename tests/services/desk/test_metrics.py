@@ -10,7 +10,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hub_ext.core.people import Person
 from hub_ext.desk.metrics import Metrics
-from hub_ext.quota.model import Ask
+from hub_ext.desk.picture import Picture
+from hub_ext.quota.model import SCHEDULER, WORKER, Ask
+from hub_ext.quota.service import end, run
 from tests.services.desk.centre import MINUTE, Centre
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -61,6 +63,34 @@ def test_the_numbers_follow_the_ledger(centre: Centre) -> None:
     assert numbers["hangang_notices_total", labels("ends-soon")] == 3
     assert numbers["hangang_reconcile_corrections_total", labels("died")] == 1
     assert numbers["hangang_leases_ended_total", labels("died")] == 1
+
+
+def test_clusters_are_counted_by_pool_with_their_workers_by_state(centre: Centre) -> None:
+    student, name = Person("student", ("univ",)), "c0ffee00c0ffee00c0ffee00c0ffee00"
+    centre.admission.put_person(student)
+    scheduler = Ask(name, "student", "univ", {"cpu": 1000}, SCHEDULER, server=name)
+    worker = Ask("", "student", "univ", {"gpu.h200": 1000}, WORKER, server=name)
+    assert centre.admission.start_cluster_now(student, scheduler).lease is not None
+    granted = centre.admission.grant_now(name, student, worker, 5, ())
+    first, second, _ = granted.leases
+    centre.admission.change(first.id, run("w1"))
+    centre.admission.change(second.id, run("w2"))
+    centre.admission.change(second.id, end("student", "stopped"))
+    picture, metrics = Picture(), Metrics()
+    with centre.store.reading() as txn:
+        picture.refresh(txn, centre.clock.at)
+    metrics.show(picture, centre.clock.at)
+    numbers = shown(metrics)
+    assert numbers["hangang_clusters", labels("univ")] == 1
+    assert numbers["hangang_clusters", labels("lab")] == 0
+    states = {
+        state: numbers["hangang_cluster_workers", labels("univ", state)]
+        for state in ("starting", "running", "ending")
+    }
+    assert states == {"starting": 1, "running": 1, "ending": 1}
+    assert numbers["hangang_cluster_workers_wanted", labels("univ")] == 2
+    metrics.follows()
+    assert not any(each.startswith("hangang_cluster") for each, _ in shown(metrics))
 
 
 def test_a_desk_whose_clock_does_not_lead_shows_nothing_of_its_own(centre: Centre) -> None:
