@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Literal
 
 from hub_ext.core.amounts import Amounts
 from hub_ext.core.clock import Instant
@@ -16,7 +16,7 @@ from hub_ext.core.decision import Code
 from hub_ext.desk.charts import WHOLE, share_of
 from hub_ext.desk.clusters import ClusterExtension, ClusterFacts
 from hub_ext.desk.front_rules import page_of
-from hub_ext.desk.views_parts import Chip, Longer, in_line, longer_by
+from hub_ext.desk.views_parts import Chip, Longer, in_line, longer_by, short_name
 from hub_ext.desk.views_waiting import when
 from hub_ext.language import Speaker
 from hub_ext.quota.explain import Explanation, Titles, explain
@@ -24,8 +24,6 @@ from hub_ext.quota.model import Lease, LeaseState
 
 State = Literal["starting", "running", "ending"]
 Why = Literal["taken-back", "budget-spent", "ends-soon"]
-SHORT: Final = 8
-"""So much of its name tells a cluster apart for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +182,7 @@ def _message(why: Why, count: int, end: Instant, facts: ClusterFacts, say: Speak
 
 
 def cluster_line(facts: ClusterFacts, say: Speaker, *, soon: int) -> ClusterLine:
-    """`soon`: within so many seconds an end is said before all else."""
+    """`soon`: within so many seconds the cluster's end is an alarm."""
     _, pool, profile = facts.of
     workers, notice, ticket = counted(facts), notice_of(facts, say), facts.leases.ticket
     end = ends_at(facts)
@@ -192,7 +190,7 @@ def cluster_line(facts: ClusterFacts, say: Speaker, *, soon: int) -> ClusterLine
     longer, why_not = _longer(facts, say) if running else ((), "")
     return ClusterLine(
         name=facts.name,
-        short=facts.name[:SHORT],
+        short=short_name(facts.name),
         title=say.text(facts.titles.get(profile or "", {}), say("Dask cluster")),
         what=f"{say.amount('dask-workers', workers.live)} · {say.amounts(_added(facts.all))}",
         where=say.text(facts.titles.get(pool, {}), pool),
@@ -200,7 +198,7 @@ def cluster_line(facts: ClusterFacts, say: Speaker, *, soon: int) -> ClusterLine
         workers=_counts(workers, say),
         parts=_parts(facts, workers),
         notice="" if notice is None else notice.message,
-        soon=notice is not None and notice.ends_at - facts.now <= soon,
+        soon=notice is not None and notice.whole and notice.ends_at - facts.now <= soon,
         waits="" if ticket is None else _waits(facts, workers.wanted, say),
         told=None
         if ticket is None

@@ -28,6 +28,7 @@ from hub_ext.desk.views_parts import (
     budget_line,
     in_line,
     longer_by,
+    short_name,
     waiting_chip,
 )
 from hub_ext.language import Speaker
@@ -266,7 +267,7 @@ def _told_alone(facts: MineFacts) -> list[Waiting]:
 def _ticket(facts: MineFacts, ticket: Waiting, say: Speaker) -> TicketLine:
     return TicketLine(
         ticket=ticket.id,
-        title=ticket.server or (say("Your server") if ticket.kind == SERVER else say("Dask cluster")),
+        title=_title_of(ticket, say),
         what=say.amounts(ticket.amounts),
         where=_title(facts, ticket.pool, say),
         chip=waiting_chip(ticket, facts.now, say),
@@ -280,6 +281,14 @@ def _ticket(facts: MineFacts, ticket: Waiting, say: Speaker) -> TicketLine:
         since_exact=say.exact(ticket.made_at),
         told=in_line(ticket.code, ticket.facts, say, titles=facts.titles, now=facts.now),
         put_back=say("It was taken back from you, so you are first again.") if ticket.put_back else "",
+    )
+
+
+def _title_of(ticket: Waiting, say: Speaker) -> str:
+    if ticket.kind == SERVER:
+        return ticket.server or say("Your server")
+    return (
+        say("Dask cluster {name}", name=short_name(ticket.server)) if ticket.server else say("Dask cluster")
     )
 
 

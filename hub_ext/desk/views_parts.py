@@ -49,6 +49,11 @@ class BudgetLine:
     renews: str
 
 
+def short_name(cluster: str) -> str:
+    """So much of its name tells a cluster apart for people."""
+    return cluster[:8]
+
+
 def waiting_chip(ticket: Waiting, now: Instant, say: Speaker) -> Chip:
     """`Wait, by 14:20`, `Wait, expected 14:20`, `Wait (place 3)`, `Wait`."""
     if ticket.eta_at is not None:

@@ -22,7 +22,7 @@ from hub_ext.desk.views_parts import BudgetLine, budget_line
 from hub_ext.desk.words_hours import hours_number, last_day
 from hub_ext.language import Speaker
 from hub_ext.quota.explain import Titles
-from hub_ext.quota.model import SERVER, HoursRequest
+from hub_ext.quota.model import SCHEDULER, SERVER, WORKER, HoursRequest
 
 PEOPLE_SHOWN: Final = 50
 """On one page of the table of people."""
@@ -165,10 +165,16 @@ def _summary(facts: PoolFacts, say: Speaker) -> str:
         return say("Nobody runs anything here now.")
     servers = sum(one.count for one in facts.holdings if one.kind == SERVER)
     running = say.ngettext("{count} server", "{count} servers", servers, count=servers)
+    workers = _workers(facts.holdings)
     who = say.ngettext("{count} person", "{count} people", len(people), count=len(people))
     held = _added(facts.holdings)
     gpus = {resource: amount for resource, amount in held.items() if is_gpu(resource)}
-    return " · ".join(part for part in (who, running, say.amounts(gpus)) if part)
+    of_dask = say.amount("dask-workers", workers) if workers else ""
+    return " · ".join(part for part in (who, running, of_dask, say.amounts(gpus)) if part)
+
+
+def _workers(held: Sequence[Holding]) -> int:
+    return sum(one.count for one in held if one.kind == WORKER)
 
 
 # -- use against the guarantee ----------------------------------------------------------------------------------------
@@ -233,8 +239,11 @@ def _person(
     name: str, held: Sequence[Holding], units: int, most: int, facts: PoolFacts, say: Speaker
 ) -> PersonLine:
     servers = sum(one.count for one in held if one.kind == SERVER)
-    workers = sum(one.count for one in held if one.kind != SERVER)
+    workers = _workers(held)
+    clusters = sum(one.count for one in held if one.kind == SCHEDULER)
     running = [say.ngettext("{count} server", "{count} servers", servers, count=servers)] if servers else []
+    if clusters:
+        running.append(say.ngettext("{count} cluster", "{count} clusters", clusters, count=clusters))
     if workers:
         running.append(say.amount("dask-workers", workers))
     borrowed = {

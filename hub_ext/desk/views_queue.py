@@ -9,9 +9,10 @@ from typing import Final
 from hub_ext.core.amounts import MILLI, is_gpu
 from hub_ext.core.clock import Instant, Seconds
 from hub_ext.core.decision import Code
+from hub_ext.desk.clusters import is_of_cluster
 from hub_ext.desk.records import QueueFilter, Waiting
 from hub_ext.desk.tables_csv import Cell
-from hub_ext.desk.views_parts import Chip, explained, waiting_chip
+from hub_ext.desk.views_parts import Chip, explained, short_name, waiting_chip
 from hub_ext.language import Speaker
 from hub_ext.quota.explain import Explanation, Titles
 from hub_ext.quota.model import SERVER, Policy
@@ -93,6 +94,8 @@ def _line(facts: QueueFacts, ticket: Waiting, say: Speaker) -> QueueLine:
                 count=ticket.reclaims,
             )
         )
+    if is_of_cluster(ticket.kind) and ticket.server:
+        notes.append(say("Dask cluster {name}", name=short_name(ticket.server)))
     if ticket.wanted > 1:
         notes.append(say("wants {count} of these", count=ticket.wanted))
     return QueueLine(

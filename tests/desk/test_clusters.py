@@ -363,3 +363,37 @@ async def test_sizes_that_cannot_start_say_whether_waiting_helps(centre: Cluster
         "stranger", centre.login.identities["token-student"].scopes, "s1"
     )
     assert (await read(centre, stranger, "cluster-profiles"))["items"] == []
+
+
+# -- on the pages of leads and operators ----------------------------------------------------------------------------------
+
+
+async def test_a_lead_reads_who_has_clusters_and_how_many_workers(centre: Clustered) -> None:
+    centre.start_cluster()
+    centre.grow(3)
+    async with centre.visit(LEAD_PERSON) as lead:
+        shown = text_of((await lead.get("/services/desk/pool")).text)
+    assert "1 person · 0 servers · 3 Dask workers" in shown
+    assert "1 cluster · 3 Dask workers" in shown
+
+
+async def test_an_operator_reads_of_which_cluster_a_gpu_and_a_wait_are(centre: Clustered) -> None:
+    centre.start_cluster(profile="gpu")
+    centre.grow(5, profile="gpu")
+    async with centre.visit(OPERATOR_PERSON) as operator:
+        machines = text_of((await operator.get("/services/desk/centre")).text)
+        queue = text_of((await operator.get("/services/desk/centre/queue")).text)
+    assert machines.count("1 × H200 · Dask cluster c0ffee00") == 3
+    assert "Dask cluster c0ffee00" in queue
+    assert "wants 2 of these" in queue
+
+
+async def test_the_waiting_room_of_a_cluster_is_its_card(centre: Clustered) -> None:
+    centre.start_cluster(profile="gpu")
+    ticket = centre.grow(5, profile="gpu").ticket
+    assert ticket is not None
+    async with centre.visit(STUDENT) as student:
+        answer = await student.get(f"/services/desk/tickets/{ticket.id}")
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{MINE}#clusters-title")
+    async with centre.visit(NEIGHBOUR) as neighbour:
+        assert (await neighbour.get(f"/services/desk/tickets/{ticket.id}")).status_code == 404

@@ -17,6 +17,7 @@ from starlette.datastructures import FormData
 
 from hub_ext.core.errors import HubError
 from hub_ext.desk.auth import SignedIn, checked_form, session_of
+from hub_ext.desk.clusters import is_of_cluster
 from hub_ext.desk.desk import PREFIX, Desk, start_page, ticket_page
 from hub_ext.desk.errors import Problem, not_found
 from hub_ext.desk.live import Seen, Subscription, Watch
@@ -54,6 +55,8 @@ async def waiting_room(request: Request, ticket_id: str, visitor: SignedIn) -> R
         return await _after(request, desk, ticket_id, visitor)
     if not visitor.access.may_see_of(sight.ticket.ask.person):
         raise not_found()
+    if is_of_cluster(sight.ticket.ask.kind):  # it grows by itself: nothing is to be opened or started instead
+        return RedirectResponse(f"{PREFIX}/mine#clusters-title", 303)
     return render(request, visitor, "waiting.html", **await _room(desk, sight, visitor))
 
 
