@@ -601,6 +601,9 @@ class QuotaBackend(DBBackendBase):
         """Why a worker that is being ended is."""
         if why := worker.state.get("why"):
             return str(why)
+        standing = self._standings.get(worker.cluster.name)
+        if standing is not None and worker.name in standing.told and worker.state[LEASE] in standing.leases:
+            return why_over(standing.leases[worker.state[LEASE]])  # it went as it was asked to
         return STOPPED if worker.close_expected or worker.target == JobStatus.STOPPED else DIED
 
     # -- small things --------------------------------------------------------------------------------------------------------

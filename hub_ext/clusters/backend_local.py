@@ -137,6 +137,7 @@ class GatedLocalBackend(QuotaBackend, UnsafeLocalBackend):
             self._credentials(cluster, workdir),
             ",".join(lease.devices) if profile.gpu_class else "",
         )
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(lease.devices)
         handle = await self._start(
             cluster, workdir, lease, f"worker-{worker.name}", command, environment, worker.name
         )

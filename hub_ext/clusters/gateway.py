@@ -34,6 +34,8 @@ STATUS_SECONDS: Final = 2
 """How often it is looked whether what is being started is still there."""
 RECORDS_SECONDS: Final = 7 * 86400
 """How long the record of a cluster that is over is kept."""
+CLOSED: Final = 499
+"""Nobody reads this status: it is for our own log."""
 CLUSTER: Final = "/api/v1/clusters/{cluster_name}"
 
 
@@ -83,6 +85,7 @@ def configuration(settings: GatewaySettings, backend: type[QuotaBackend]) -> Con
     c.DBBackendBase.worker_status_period = STATUS_SECONDS
     # The proxy is a sibling: it goes on while the gateway is started anew, and so do the connections through it.
     c.Proxy.externally_managed = True
+    c.Proxy.gateway_url = settings.url
     c.Proxy.address = settings.proxy_http
     c.Proxy.tcp_address = settings.proxy_tcp
     c.Proxy.api_token = settings.proxy_token
@@ -102,7 +105,7 @@ def gateway(
 def become_proxy(settings: GatewaySettings) -> NoReturn:
     """Replace this process by the proxy before all schedulers."""
     proxy = Proxy(
-        gateway_address=settings.address,
+        gateway_url=settings.url,
         address=settings.proxy_http,
         tcp_address=settings.proxy_tcp,
         api_token=settings.proxy_token,
@@ -124,6 +127,8 @@ async def in_words(request: web.Request, handler: Handler) -> web.StreamResponse
         answer = await handler(request)
     except web.HTTPException as error:
         answer = _told(error.status, one_line(error.reason), error.headers)
+    except ConnectionResetError:
+        return web.Response(status=CLOSED)  # whoever asked is gone, as the proxy is once a minute
     except HubError as error:
         request.app["log"].warning("%s %s: %s", request.method, request.path, error)
         answer = _told(503, one_line(str(error)))
