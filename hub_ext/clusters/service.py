@@ -8,11 +8,18 @@ from typing import Any
 
 from hub_ext.clusters.model import ClusterCatalogue, ClusterProfile, ClusterSelection
 from hub_ext.clusters.selection import SERVER as SERVER_FIELD
-from hub_ext.clusters.selection import parse_selection, selection_to_options
+from hub_ext.clusters.selection import (
+    Say,
+    in_english,
+    parse_selection,
+    refused,
+    selection_to_options,
+    told,
+)
 from hub_ext.core.people import Person
-from hub_ext.core.untrusted import BadSelection, bad_selection, shown
+from hub_ext.core.untrusted import BadSelection
 from hub_ext.profiles.service import may_start, pools_for, visible
-from hub_ext.quota.model import SCHEDULER, SERVER, WORKER, Ask, Lease, Policy
+from hub_ext.quota.model import SCHEDULER, SERVER, WORKER, Ask, Lease, LeaseState, Policy
 from hub_ext.quota.service import Admission, ClusterPreview, new_lease_id
 
 __all__ = ["BadSelection", "ChosenCluster", "ClusterMenu", "ClusterOffer", "Clusters"]
@@ -118,27 +125,34 @@ class Clusters:
             tuple(profile for profile in self.catalogue if profile not in shown),
         )
 
-    async def choose(self, name: str, options: object) -> ChosenCluster:
-        """What this person asked for, checked against what exists. Raises BadSelection, StoreUnavailable.
+    async def choose(self, name: str, options: object, say: Say = in_english) -> ChosenCluster:
+        """What this person asked for, checked against what exists.
 
-        The cluster gets a new name; `ChosenCluster.named` gives it the gateway's.
+        The cluster gets a new name; `ChosenCluster.named` gives it the gateway's. Raises StoreUnavailable, and
+        BadSelection with a sentence in the language of `say`.
         """
-        return await self.admission.in_thread(self._choose, name, options)
+        return await self.admission.in_thread(self._choose, name, options, say)
 
-    def _choose(self, name: str, options: object) -> ChosenCluster:
+    def _choose(self, name: str, options: object, say: Say) -> ChosenCluster:
         with self.admission.store.reading() as txn:
             # 1. Who asks, as written down when they signed in.
             person, policy = txn.person(name) or Person(name), txn.policy
             # 2. What they chose, among what exists: whether they may is the quota's to say.
-            selection = parse_selection(options, self.catalogue, self._choosable(options, person, policy))
+            selection = parse_selection(
+                options, self.catalogue, self._choosable(options, person, policy), say
+            )
             profile = self.catalogue.get(selection.profile)
             assert profile is not None
             # 3. From which pool: the one they named, else the first from which they may.
             pools = pools_for(profile, person, policy.path) or person.pools
             selection = replace(selection, pool=selection.pool or next(iter(pools), ""))
-            servers = [lease for lease in txn.live_leases(person=name) if lease.kind == SERVER]
+            servers = [
+                lease
+                for lease in txn.live_leases(person=name)
+                if lease.kind == SERVER and lease.state is not LeaseState.ENDING
+            ]
         # 4. In which image: the chosen one, else that of the server that they work in.
-        image = self._image(profile, selection, servers)
+        image = self._image(profile, selection, servers, say)
         # 5. What that takes.
         return self._chosen(person, policy, profile, selection, image)
 
@@ -149,13 +163,14 @@ class Clusters:
         return seen | {slug for slug in self.catalogue.slugs if slug == named}
 
     def _image(
-        self, profile: ClusterProfile, selection: ClusterSelection, servers: Iterable[Lease]
+        self, profile: ClusterProfile, selection: ClusterSelection, servers: Iterable[Lease], say: Say
     ) -> str | None:
         """Raises BadSelection where the server that is named is none of theirs, or does not run."""
         server = next((lease for lease in servers if lease.server == selection.server), None)
         if server is None and selection.server is not None:
-            what = f"you have no server {shown(selection.server)} that runs"
-            raise bad_selection(what, SERVER_FIELD, (), f"start it first, or leave {SERVER_FIELD} out")
+            what = say("You have no server {name} that runs.", name=told(selection.server))
+            start = say("Start it first, or leave the server out.")
+            raise refused(what, say, field=SERVER_FIELD, instead=start)
         chosen = next((image for image in profile.images if image.name == selection.image), None)
         if chosen is not None:
             return chosen.reference

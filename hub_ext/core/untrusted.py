@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from typing import Final, TypeGuard
 
 from hub_ext.core.errors import BadInput
 
@@ -59,18 +59,18 @@ def whole_minutes(value: object) -> int:
     return int(text) if isinstance(text, str) and _MINUTES.fullmatch(text) else 0
 
 
+def is_pool_name(value: object) -> TypeGuard[str]:
+    """Whether a pool can have this name."""
+    return isinstance(value, str) and _POOL.fullmatch(value) is not None
+
+
 def pool_name(value: object, field: str) -> str | None:
     """The name of a pool, None where none was sent. Raises BadSelection for what cannot be one."""
-    if value is None:
-        return None
-    if not isinstance(value, str) or not _POOL.fullmatch(value):
-        raise bad_selection(
-            f"{shown(value)} is no name of a pool",
-            field,
-            (),
-            "write the pool's name as the start page shows it",
-        )
-    return value
+    if value is None or is_pool_name(value):
+        return value
+    raise bad_selection(
+        f"{shown(value)} is no name of a pool", field, (), "write the pool's name as the start page shows it"
+    )
 
 
 def shown(value: object) -> str:

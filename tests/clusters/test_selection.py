@@ -12,6 +12,7 @@ from hub_ext.clusters.model import ClusterSelection
 from hub_ext.clusters.policy import IDLE_MINUTES, LONGEST_VALUE, MOST_VARIABLES, may_set
 from hub_ext.clusters.selection import FIELDS, BadSelection, parse_selection, selection_to_options
 from hub_ext.core.untrusted import LONGEST_ECHO
+from hub_ext.language import translator
 from tests.clusters.examples import ALL, CATALOGUE
 
 
@@ -42,35 +43,35 @@ def test_what_can_be_chosen(options: object, want: ClusterSelection) -> None:
 @pytest.mark.parametrize(
     ("options", "want_field", "want_sentence"),
     [
-        pytest.param([], "", "The choices came as a list; send an object", id="a list"),
-        pytest.param(math.nan, "", "The choices came as a number", id="NaN"),
-        pytest.param({3: "x"}, "", "The choices hold a number as a name", id="a name that is no text"),
-        pytest.param({"workers": 500}, "workers", "'workers' is nothing that can be chosen for a cluster; choose one of: profile, pool, minutes, idle_minutes, image, environment, server.", id="workers"),
+        pytest.param([], "", "The choices must be an object whose names are texts. Send for example {", id="a list"),
+        pytest.param(math.nan, "", "The choices must be an object", id="NaN"),
+        pytest.param({3: "x"}, "", "The choices must be an object whose names are texts.", id="a name that is no text"),
+        pytest.param({"workers": 500}, "workers", "'workers' is nothing that can be chosen for a cluster. Choose one of: profile, pool, minutes, idle_minutes, image, environment, server.", id="workers"),
         pytest.param({"worker_cores": 64}, "worker_cores", "is nothing that can be chosen", id="a size of their own"),
-        pytest.param({"profile": "h200"}, "profile", "There is no cluster 'h200' for you; choose one of: cpu, slice, gpu.", id="an unknown profile"),
+        pytest.param({"profile": "h200"}, "profile", "There is no cluster 'h200' for you. Choose one of: cpu, slice, gpu.", id="an unknown profile"),
         pytest.param({"profile": "cpu\n"}, "profile", "There is no cluster 'cpu?' for you", id="a profile with a line break"),
-        pytest.param({"profile": ["cpu"]}, "profile", "The profile came as a list", id="a profile in a list"),
+        pytest.param({"profile": ["cpu"]}, "profile", "There is no cluster […] for you", id="a profile in a list"),
         pytest.param({"pool": "../x"}, "pool", "'../x' is no name of a pool", id="a pool that is a path"),
-        pytest.param({"minutes": 0}, "minutes", "0 is no length in whole minutes; choose one of: 60, 120, 240.", id="no minutes"),
+        pytest.param({"minutes": 0}, "minutes", "0 is no length in whole minutes. Choose one of: 60, 120, 240.", id="no minutes"),
         pytest.param({"minutes": 241}, "minutes", "241 minutes are more than cpu offers", id="more than the longest length"),
-        pytest.param({"minutes": True}, "minutes", "True or false is no length", id="minutes that are true"),
-        pytest.param({"profile": "gpu", "minutes": 10**5000}, "minutes", "write whole minutes from 1 to 99999", id="a number of five thousand digits"),
-        pytest.param({"idle_minutes": 0}, "idle_minutes", "0 is no choice for how long a cluster may idle; choose one of: 10, 20, 30, 60.", id="never stopped"),
+        pytest.param({"minutes": True}, "minutes", "true is no length", id="minutes that are true"),
+        pytest.param({"profile": "gpu", "minutes": 10**5000}, "minutes", "… is no length in whole minutes. Write whole minutes from 1 to 99999", id="a number of five thousand digits"),
+        pytest.param({"idle_minutes": 0}, "idle_minutes", "0 is no choice of minutes that a cluster may idle. Choose one of: 10, 20, 30, 60.", id="never stopped"),
         pytest.param({"idle_minutes": 61}, "idle_minutes", "61 is no choice", id="longer than offered"),
-        pytest.param({"idle_minutes": math.inf}, "idle_minutes", "Inf is no choice", id="for ever"),
+        pytest.param({"idle_minutes": math.inf}, "idle_minutes", "inf is no choice", id="for ever"),
         pytest.param({"idle_minutes": -20}, "idle_minutes", "is no choice", id="below zero"),
-        pytest.param({"image": "rapids"}, "image", "'rapids' is no image for cpu; leave it out", id="an image of another profile"),
-        pytest.param({"profile": "slice", "image": "evil/image:latest"}, "image", "'evil/image:latest' is no image for slice; choose one of: rapids, nightly.", id="an image that is not in the catalogue"),
-        pytest.param({"profile": "slice", "image": {"name": "rapids"}}, "image", "An object is no image for slice", id="an image that is an object"),
-        pytest.param({"environment": [["A", "1"]]}, "environment", "The environment came as a list; send an object", id="an environment that is a list"),
+        pytest.param({"image": "rapids"}, "image", "'rapids' is no image for cpu. Leave it out", id="an image of another profile"),
+        pytest.param({"profile": "slice", "image": "evil/image:latest"}, "image", "'evil/image:latest' is no image for slice. Choose one of: rapids, nightly.", id="an image that is not in the catalogue"),
+        pytest.param({"profile": "slice", "image": {"name": "rapids"}}, "image", "{…} is no image for slice", id="an image that is an object"),
+        pytest.param({"environment": [["A", "1"]]}, "environment", "The environment must be an object. Send for example {", id="an environment that is a list"),
         pytest.param({"environment": {"PATH": "/evil"}}, "environment", "The variable 'PATH' cannot be set", id="PATH"),
-        pytest.param({"environment": {"A": "1\nB=2"}}, "environment", "The value of A cannot be used; write one line", id="a value with a line break"),
+        pytest.param({"environment": {"A": "1\nB=2"}}, "environment", "The value of A cannot be used. Write one line", id="a value with a line break"),
         pytest.param({"environment": {"A": "1\x00"}}, "environment", "The value of A cannot be used", id="a value with a zero byte"),
         pytest.param({"environment": {"A": "\ud800"}}, "environment", "The value of A cannot be used", id="half a character"),
         pytest.param({"environment": {"A": 1}}, "environment", "The value of A cannot be used", id="a value that is a number"),
-        pytest.param({"environment": {"A": "x" * (LONGEST_VALUE + 1)}}, "environment", "write one line of at most 1024 characters", id="a value too long"),
+        pytest.param({"environment": {"A": "x" * (LONGEST_VALUE + 1)}}, "environment", "Write one line of at most 1024 characters", id="a value too long"),
         pytest.param({"environment": {"A": "x" * 10_000_000}}, "environment", "The value of A cannot be used", id="a value of ten megabytes"),
-        pytest.param({"environment": {f"A{i}": "" for i in range(MOST_VARIABLES + 1)}}, "environment", "33 variables are too many; set at most 32.", id="too many variables"),
+        pytest.param({"environment": {f"A{i}": "" for i in range(MOST_VARIABLES + 1)}}, "environment", "33 variables are too many. Set at most 32.", id="too many variables"),
         pytest.param({"environment": {"A=B": "1"}}, "environment", "The variable 'A?B' cannot be set", id="a name with an equals sign"),
         pytest.param({"server": "a/b"}, "server", "'a/b' is no name of a server", id="a server that is a path"),
         pytest.param({"server": "a" * 256}, "server", "is no name of a server", id="a server's name too long"),
@@ -111,17 +112,26 @@ def test_what_is_not_visible_is_refused_in_the_words_for_what_does_not_exist() -
     for name in ("gpu", "gpo"):
         with pytest.raises(BadSelection) as caught:
             parse_selection({"profile": name}, CATALOGUE, ["cpu"])
-        assert str(caught.value) == f"There is no cluster '{name}' for you; choose one of: cpu."
+        assert str(caught.value) == f"There is no cluster '{name}' for you. Choose one of: cpu."
 
 
 def test_without_any_visible_profile_the_person_is_told_whom_to_ask() -> None:
-    with pytest.raises(BadSelection, match="No cluster is open to you; ask the lead of your institution"):
+    with pytest.raises(BadSelection, match=r"No cluster is open to you\. Ask the lead of your institution"):
         parse_selection({"profile": "cpu"}, CATALOGUE, [])
 
 
 def test_on_one_machine_there_are_no_images_to_choose() -> None:
-    with pytest.raises(BadSelection, match="is no image for slice; leave it out"):
+    with pytest.raises(BadSelection, match=r"is no image for slice\. Leave it out"):
         parse_selection({"profile": "slice", "image": "rapids"}, CATALOGUE.without_images(), ALL)
+
+
+def test_a_refusal_speaks_the_persons_language() -> None:
+    with pytest.raises(BadSelection) as caught:
+        parse_selection({"idle_minutes": 0}, CATALOGUE, ALL, translator("ko"))
+    assert (
+        str(caught.value)
+        == "클러스터가 쉴 수 있는 시간(분)으로 고를 수 없는 값입니다: 0. 다음 중에서 고르세요: 10, 20, 30, 60."
+    )
 
 
 # -- whatever comes in --------------------------------------------------------------------------------------------

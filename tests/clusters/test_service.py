@@ -112,7 +112,7 @@ async def test_whether_they_may_is_the_quotas_to_say(
 
 
 async def test_what_does_not_exist_is_refused_in_words(clusters: Clusters) -> None:
-    with pytest.raises(BadSelection, match="There is no cluster 'huge' for you; choose one of: cpu, slice"):
+    with pytest.raises(BadSelection, match=r"There is no cluster 'huge' for you\. Choose one of: cpu, slice"):
         await clusters.choose("student", {"profile": "huge"})
 
 
@@ -150,7 +150,7 @@ async def test_a_server_that_does_not_run_or_is_not_theirs_has_no_cluster(
     clusters: Clusters, factory: Factory, server: str
 ) -> None:
     await start_server(factory, "lead", "of-somebody-else", "cpu-small")
-    with pytest.raises(BadSelection, match=r"You have no server '.*' that runs; start it first") as caught:
+    with pytest.raises(BadSelection, match=r"You have no server '.*' that runs\. Start it first") as caught:
         await clusters.choose("student", {"server": server})
     assert caught.value.field == "server"
 
