@@ -18,7 +18,7 @@ from hub_ext.quota.answers import Answer, asked_before
 from hub_ext.quota.booking import Options, book, decided, path_of
 from hub_ext.quota.budget import BudgetState, states_that_bind
 from hub_ext.quota.cluster import ClusterLeases as ClusterLeases
-from hub_ext.quota.cluster import by_cluster, over, unit_ask
+from hub_ext.quota.cluster import by_cluster, over
 from hub_ext.quota.extending import ClusterExtension, check_minutes, extend_cluster
 from hub_ext.quota.growth import (
     Growth,
@@ -209,7 +209,7 @@ def _as_it_stands(
     txn: Transaction, name: str, person: Person, unit: Ask, wish: int, in_use: Collection[str], now: Instant
 ) -> Granted | None:
     """What is granted already; None where something has to be written for it."""
-    cluster, own = read_cluster(txn, name, person.name)
+    cluster, _ = read_cluster(txn, name, person.name)
     ticket, lacks, policy = cluster.ticket, cluster.lacks(wish), txn.policy
     if not cluster.is_up:
         why = over(name, unit.pool) if lacks > 0 else None
@@ -218,7 +218,6 @@ def _as_it_stands(
     if lacks <= 0:
         idle = ticket is None and not (lacks < 0 and cluster.unused(in_use))
         return Granted(policy, now, cluster.workers) if idle else None
-    assert cluster.scheduler is not None
     if ticket is not None:
         same = (ticket.ask.pool, dict(ticket.ask.amounts), ticket.wanted) == (
             unit.pool,
@@ -226,10 +225,7 @@ def _as_it_stands(
             lacks,
         )
         return Granted(policy, now, cluster.workers, ticket, as_objection(ticket)) if same else None
-    ledger = txn.ledger(path_of(policy, unit.pool), [person.name])
-    ask = unit_ask(unit, name, cluster.scheduler, now, ask_id="")
-    decision, _ = Units(Surroundings(txn, now), person, own, ledger).decide(ask)
-    return Granted(policy, now, cluster.workers, None, decision) if isinstance(decision, Refuse) else None
+    return None
 
 
 def _preview(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
 from hub_ext.core.clock import Instant
 from hub_ext.core.decision import Admit, Code, Decision, Refuse, Wait
@@ -10,10 +11,16 @@ from hub_ext.core.people import Person
 from hub_ext.quota.booking import people_of, recent_use, with_devices
 from hub_ext.quota.contention import WAITS_FOR_ROOM, contenders
 from hub_ext.quota.ledger import Ledger
-from hub_ext.quota.model import Lease, Outlook, Ticket
+from hub_ext.quota.model import SERVER, Ask, Lease, Outlook, Ticket
 from hub_ext.quota.plan import Scene, plan
 from hub_ext.quota.policy import Snapshot, decide, first_end_among
 from hub_ext.quota.ports import Transaction
+from hub_ext.quota.sums import SumKey
+
+
+FIRST_FEW: Final = 10
+MANY: Final = 200
+"""Mostly one of the first leases to end holds what is asked for; where none does, all are looked at."""
 
 
 def decide_beside_others(
@@ -35,7 +42,12 @@ def decide_beside_others(
     decision = decide(snapshot, ask, now)
     if isinstance(decision, Admit):
         waiting = txn.tickets(codes=WAITS_FOR_ROOM)
-        if contenders(policy, ask, decision, waiting, now):
+        others = contenders(policy, ask, decision, waiting, now)
+        if ask.kind == SERVER and any(one.outlook.code == Code.STARTS_BUSY for one in others):
+            # In a rush the clock books for all who wait at once, several times a second: to play the whole line here
+            # for each that joins would cost more than their starts.
+            return _joins_the_rush(snapshot, ask)
+        if others:
             in_line = decide_in_line(txn, person, ticket, live(), now)
             if isinstance(in_line, Outlook):
                 return Wait(Code(in_line.code), in_line.facts), (), in_line
@@ -47,6 +59,12 @@ def decide_beside_others(
         assert isinstance(decision, Wait)
         return decision, (), Outlook(decision.code.value, decision.facts)
     return decision, devices, None
+
+
+def _joins_the_rush(snapshot: Snapshot, ask: Ask) -> tuple[Wait, tuple[str, ...], Outlook]:
+    starts, limit = snapshot.sums[SumKey("starting")], snapshot.policy.queue.starts
+    found = Wait(Code.STARTS_BUSY, {"pool": ask.pool, "starts": starts, "limit": limit})
+    return found, (), Outlook(found.code.value, found.facts)
 
 
 def decide_in_line(
@@ -89,7 +107,7 @@ class LeasesByEnd:
         if self._whole:
             return False
         after = (self._read[-1].ends_at, self._read[-1].id) if self._read else None
-        further = self._txn.live_by_end(after)
+        further = self._txn.live_by_end(after, FIRST_FEW if after is None else MANY)
         self._read += further
         self._whole = not further
         return bool(further)

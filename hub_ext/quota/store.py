@@ -7,6 +7,7 @@ as plain values: what was read is still true. `LoadedSums` sees to it that only 
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -43,6 +44,7 @@ from hub_ext.quota.records_hours import HoursRows
 from hub_ext.quota.records_waiting import WaitingRows
 from hub_ext.quota.sums import KEPT_BY_REFOLD, SumKey, Sums
 
+TURN_SECONDS: Final = 1.0
 ALWAYS_LOADED: Final = frozenset({"taken", "starting", "starts"})
 
 
@@ -104,16 +106,29 @@ class SqlStore:
         self._load_policy = load_policy
         # Replaced as a whole: two threads may both read a new document, neither sees half of one.
         self._loaded: tuple[str, Policy] | None = None
+        self._turn = threading.Lock()
 
     @contextmanager
     def booking(self) -> Iterator[SqlTransaction]:
-        with booking(self._engine) as connection:
+        with self._in_turn(), booking(self._engine) as connection:
             yield SqlTransaction(connection, self._policy_of, may_write=True)
 
     @contextmanager
     def reading(self) -> Iterator[SqlTransaction]:
         with reading(self._engine) as connection:
             yield SqlTransaction(connection, self._policy_of, may_write=False)
+
+    @contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Let the threads of one process wait for each other here: SQLite's own way to wait is to sleep and try again, longer
+        each time. Whoever waits in vain leaves it to the database.
+        """
+        is_mine = self._engine.dialect.name == "sqlite" and self._turn.acquire(timeout=TURN_SECONDS)
+        try:
+            yield
+        finally:
+            if is_mine:
+                self._turn.release()
 
     def check_schema(self) -> None:
         check(self._engine)
