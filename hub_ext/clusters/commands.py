@@ -71,9 +71,11 @@ def worker_command(
     *,
     directory: str,
     host: str | None = None,
+    port: int = 0,
     program: Sequence[str] = ("dask",),
 ) -> list[str]:
-    """The command line of one worker. `directory` is where it spills; `host` None: the machine's own address.
+    """The command line of one worker. `directory` is where it spills; `host` None: the machine's own address; `port` is
+    where other workers reach it, 0 any that is free.
 
     Raises BadInput for an address that is not one of TLS: it comes from the person's own scheduler.
     """
@@ -87,6 +89,7 @@ def worker_command(
         scheduler_address,
         *("--name", name),
         *(() if host is None else ("--host", host)),
+        *(("--worker-port", str(port)) if port else ()),
         *("--dashboard-address", f"{host or ''}:0"),
         *("--nthreads", str(profile.threads)),
         *("--memory-limit", f"{worker_memory(profile.worker['memory'])}MiB"),

@@ -45,6 +45,8 @@ CLUSTER: Final = f"{PREFIX}cluster"
 """The label with the cluster's name, on its pods and its secret."""
 LISTEN: Final = Listen("0.0.0.0", scheduler=8786, dashboard=8787, api=8788)
 """Where a scheduler's pod listens."""
+WORKER_PORT: Final = 8789
+"""Where the workers of a cluster reach one another; nothing else reaches a worker but its scheduler."""
 CREDENTIALS: Final = "/etc/hangang/cluster"
 CERTIFICATE, KEY, TOKEN = "dask.crt", "dask.pem", "api-token"
 READ_BY_GROUP: Final = 0o440
@@ -153,7 +155,7 @@ def worker_pod(
     """The pod of the worker of this name. Raises BadInput for an address that no worker may connect to."""
     pod = _pod(site, plan, lease, policy, facts)
     directory = SCRATCH if site.scratch is not None else "/tmp"
-    command = worker_command(plan.profile, name, scheduler_address, directory=directory)
+    command = worker_command(plan.profile, name, scheduler_address, directory=directory, port=WORKER_PORT)
     device = None if plan.profile.gpu_class else NO_DEVICE
     environment = _data(site) | worker_environment(
         plan.profile, plan.environment, _credentials(site, plan), device
