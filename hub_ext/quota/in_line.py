@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
 
 from hub_ext.core.clock import Instant
 from hub_ext.core.decision import Admit, Code, Decision, Refuse, Wait
@@ -16,11 +15,6 @@ from hub_ext.quota.plan import Scene, plan
 from hub_ext.quota.policy import Snapshot, decide, first_end_among
 from hub_ext.quota.ports import Transaction
 from hub_ext.quota.sums import SumKey
-
-
-FIRST_FEW: Final = 10
-MANY: Final = 200
-"""Mostly one of the first leases to end holds what is asked for; where none does, all are looked at."""
 
 
 def decide_beside_others(
@@ -107,7 +101,7 @@ class LeasesByEnd:
         if self._whole:
             return False
         after = (self._read[-1].ends_at, self._read[-1].id) if self._read else None
-        further = self._txn.live_by_end(after, FIRST_FEW if after is None else MANY)
+        further = self._txn.live_by_end(after)
         self._read += further
         self._whole = not further
         return bool(further)

@@ -57,8 +57,10 @@ class Transaction(HoursRecords, Protocol):
     def live_leases(self, *, person: str | None = None, pools: Iterable[str] | None = None) -> list[Lease]:
         """Leases that are not released, oldest booking first."""
 
-    def live_by_end(self, after: tuple[Instant, str] | None = None, limit: int = 100) -> list[Lease]:
-        """The next leases that are not released behind this (end, id), the first to end first."""
+    def live_by_end(self, after: tuple[Instant, str] | None = None, limit: int | None = None) -> list[Lease]:
+        """The next leases that are not released behind this (end, id), the first to end first: without a limit a few at
+        first, and then more at a time.
+        """
 
     def all_leases(self) -> list[Lease]:
         """Every lease ever booked, oldest booking first."""

@@ -45,6 +45,9 @@ from hub_ext.quota.records_waiting import WaitingRows
 from hub_ext.quota.sums import KEPT_BY_REFOLD, SumKey, Sums
 
 TURN_SECONDS: Final = 1.0
+FIRST_FEW: Final = 10
+MANY: Final = 200
+"""Mostly one of the first leases to end is what is looked for; where none is, all are looked at."""
 ALWAYS_LOADED: Final = frozenset({"taken", "starting", "starts"})
 
 
@@ -273,7 +276,8 @@ class SqlTransaction(HoursRows, WaitingRows, CentreRows):
             conditions.append(tables.leases.c.pool.in_(sorted(set(pools))))
         return self._leases(*conditions)
 
-    def live_by_end(self, after: tuple[Instant, str] | None = None, limit: int = 100) -> list[Lease]:
+    def live_by_end(self, after: tuple[Instant, str] | None = None, limit: int | None = None) -> list[Lease]:
+        limit = limit or (FIRST_FEW if after is None else MANY)
         columns = tables.leases.c
         query = select(tables.leases).where(tables.live).order_by(columns.ends_at, columns.id).limit(limit)
         if after is not None:
