@@ -42,6 +42,7 @@ class Front:
     async def close(self) -> None:
         if self._session is not None:
             await self._session.close()
+            self._session = None
 
     async def fetch(self, request: Request, name: str, rest: str, query: str, base: str) -> Response:
         """The dashboard's answer, as it comes. Raises Problem where there is none."""
