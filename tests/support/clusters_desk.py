@@ -107,6 +107,8 @@ class ClustersDesk:
     facts: dict[str, Any] = field(default_factory=dict)
     by_language: dict[str, dict[str, Any]] = field(default_factory=dict)
     """As `facts`, for one language."""
+    renamed: dict[str, str] = field(default_factory=dict)
+    """Other names for profiles, as which the gateway knows them."""
     asked: list[tuple[str, str, str]] = field(default_factory=list)
     """Method, path below `/api/v1/`, token."""
     url: str = ""
@@ -119,7 +121,10 @@ class ClustersDesk:
         if self.fails == "nonsense":
             return 200, {"items": 7}
         if method == "GET" and path == "cluster-profiles":
-            return 200, {"items": profiles(language), "budgets": [{"sentence": HOURS[language]}]}
+            items = profiles(language)
+            for item in items:
+                item["profile"] = self.renamed.get(item["profile"], item["profile"])
+            return 200, {"items": items, "budgets": [{"sentence": HOURS[language]}]}
         if method == "GET" and path.startswith("clusters/"):
             facts = self.facts | self.by_language.get(language, {})
             return 200, state(path.removeprefix("clusters/"), language, **facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
@@ -78,6 +79,7 @@ class RealGateway:
             "DASK_GATEWAY__PROXY_ADDRESS": f"gateway://127.0.0.1:{self.tcp}",
             "DASK_GATEWAY__PUBLIC_ADDRESS": "/services/desk",
             "DASK_GATEWAY__AUTH__TYPE": "basic",
+            "LOGNAME": "tester",
         }
 
     @property
@@ -97,11 +99,21 @@ class RealGateway:
 
     def running(self) -> dict[str, Any]:
         """The clusters that are not over, by name."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}/api/v1/clusters/")
-        request.add_header("Authorization", "Basic dGVzdGVyOg==")
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            found: dict[str, Any] = json.loads(answer.read())
+        found: dict[str, Any] = json.loads(self._ask("GET", ""))
         return found
+
+    def stop(self, name: str) -> None:
+        """As somebody else does."""
+        self._ask("DELETE", name)
+
+    def _ask(self, method: str, name: str) -> bytes:
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/api/v1/clusters/{name}", method=method
+        )
+        request.add_header("Authorization", f"Basic {base64.b64encode(b'tester:').decode()}")
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            body: bytes = answer.read()
+        return body
 
 
 @contextmanager

@@ -34,6 +34,8 @@ __all__ = ["Wish", "astart", "start"]
 
 LOOK_SECONDS: Final = 0.25
 ASK_SECONDS: Final = 2.0
+ANSWER_SECONDS: Final = 3.0
+"""A scheduler that is gone is tried for half a minute otherwise."""
 MOST: Final = 10_000
 
 Tell = Callable[[str], None]
@@ -197,7 +199,7 @@ async def until_there(cluster: Cluster, wish: Wish) -> AsyncIterator[str]:
     clock = asyncio.get_running_loop().time
     while wish.least > 0:
         try:
-            if await cluster.workers():
+            if await asyncio.wait_for(cluster.workers(), ANSWER_SECONDS):
                 return
         except OSError:
             # The report says whether it is gone or only out of reach.
