@@ -14,11 +14,14 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
-from distributed import Client
+from distributed import Client, KilledWorker
+from distributed.client import FutureCancelledError
+from distributed.comm import CommClosedError
 from matplotlib.figure import Figure
 
 from hub_ext.core.errors import HubError
@@ -467,6 +470,64 @@ def test_workers_that_cannot_see_the_files_are_not_asked(
         run = scale.run_dask(here, client, where="2 workers", start_seconds=0.0)
     assert run.answer is None
     assert run.why_not.startswith("2 of 2 workers cannot see")
+
+
+@pytest.mark.parametrize(
+    ("worker", "said"),
+    [
+        pytest.param({"nthreads": 1, "memory_limit": 400_000_000}, r"a worker with 1 threads needs about 0\.4 GiB and may use 0\.3", id="too small"),
+        pytest.param({"nthreads": 8, "memory_limit": 10**9}, "a worker with 8 threads needs about 0.8 GiB and may use 0.7", id="too many threads"),
+        pytest.param({"nthreads": 2, "memory_limit": 4 * 10**9}, "", id="large enough"),
+        pytest.param({"nthreads": 2, "memory_limit": 0}, "", id="without a limit"),
+        pytest.param(None, "there are no workers", id="none at all"),
+    ],
+)  # fmt: skip
+def test_workers_that_dask_would_pause_for_ever_are_not_asked(
+    worker: dict[str, int] | None, said: str, parts: Parts, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workers = (
+        {}
+        if worker is None
+        else {"tcp://large": {"nthreads": 1, "memory_limit": 10**12}, "tcp://one": worker}
+    )
+    monkeypatch.setattr(client, "scheduler_info", lambda n_workers: {"workers": workers})
+    more = replace(parts, file_rows=(400_000,) * len(parts.files))
+    run = scale.run_dask(more, client, where="x", start_seconds=0.0, rounds=1)
+    assert re.match(said, run.why_not)
+    assert (run.answer is None) == bool(said)
+
+
+@pytest.mark.parametrize(
+    ("problem", "said"),
+    [
+        pytest.param(FutureCancelledError("sum", "scheduler-connection-lost"), "sum cancelled for reason: scheduler-connection-lost", id="taken back"),
+        pytest.param(KilledWorker("sum", SimpleNamespace(address="tcp://1"), 3), "Attempted to run task 'sum' on 4 different workers", id="killed for its memory"),
+        pytest.param(CommClosedError("in <TCP>: reset"), "in <TCP>: reset", id="out of reach"),
+    ],
+)  # fmt: skip
+def test_a_cluster_that_is_lost_gives_no_answer_and_does_not_stop_the_others(
+    problem: Exception, said: str, parts: Parts, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lost(*_: object) -> None:
+        raise problem
+
+    monkeypatch.setattr(engines, "_by_dask", lost)
+    run = scale.run_dask(parts, client, where="x", start_seconds=0.0)
+    assert run.answer is None
+    assert run.why_not.startswith("the cluster was lost: ")
+    assert said in run.why_not
+    assert "\n" not in run.why_not
+
+
+def test_a_mistake_in_the_question_is_no_lost_cluster(
+    parts: Parts, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(*_: object, **__: object) -> None:
+        raise KeyError("congestion_pct")
+
+    monkeypatch.setattr(engines, "question", wrong)
+    with pytest.raises(KeyError, match="congestion_pct"):
+        scale.run_dask(parts, client, where="x", start_seconds=0.0)
 
 
 @pytest.mark.parametrize(("shares", "rounds"), [((), 1), ((0.0,), 1), ((1.5,), 1), ((1.0,), 0)])

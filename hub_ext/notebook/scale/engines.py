@@ -49,6 +49,8 @@ SMALL_TABLES = "pandas, small tables"
 _PEAK_BYTES, _PEAK_BYTES_PER_ROW = 300_000_000, 190
 """Main memory that pandas takes at most while it answers, before the first row and for each: as measured, about ten times what
 the columns take that it reads."""
+_PAUSES_AT = 0.8
+"""Of its memory; a worker of Dask that has taken so much takes no more tasks."""
 _GIB = 2**30
 _FAILED_LINES = 3
 
@@ -179,24 +181,47 @@ def run_dask(
     rounds: int = 3,
     gpu_hours_per_hour: float | None = None,
 ) -> Run:
-    """A Dask cluster, to which `client` is connected.
+    """Ask a Dask cluster, to which `client` is connected.
 
     `start_seconds`: how long the cluster took to start. Where this server and every worker have a GPU with cuDF, the
-    partitions are cuDF's. Where the workers cannot see the files it does not run: a pod's scratch space is its own.
+    partitions are cuDF's. It does not run, and says so, where workers cannot see the files (a pod's scratch space is its
+    own), where their memory is too small (Dask pauses them, and no answer ever comes), and where the cluster is lost.
     """
+    from distributed import KilledWorker
+    from distributed.client import FutureCancelledError
+    from distributed.comm import CommClosedError
+
+    asked = _rounds(shares, rounds)
+    try:
+        return _ask_dask(parts, client, where, start_seconds, asked, gpu_hours_per_hour)
+    except (FutureCancelledError, KilledWorker, CommClosedError, ConnectionError, TimeoutError) as problem:
+        # Taken back, ended, or killed for its memory: what is known then is what Dask says.
+        return Run(DASK, where=where, why_not=f"the cluster was lost: {' '.join(str(problem).split())}")
+
+
+def _ask_dask(
+    parts: Parts,
+    client: Client,
+    where: str,
+    start_seconds: float,
+    asked: Sequence[float],
+    gpu_hours_per_hour: float | None,
+) -> Run:
     if blind := unseen_by(client, parts):
         return Run(DASK, where=where, why_not=f"{blind} cannot see {parts.folder}: it must lie where all can")
-    begin = time.perf_counter()
+    workers = client.scheduler_info(n_workers=-1)["workers"]
     backend = _backend(client)
+    if backend == "pandas" and (small := _too_small(workers, parts)):
+        return Run(DASK, where=where, why_not=small)
+    begin = time.perf_counter()
     _by_dask(parts.files[:1], parts, backend)
     ready = start_seconds + time.perf_counter() - begin
-    asked, seconds, found = _rounds(shares, rounds), [], None
+    seconds, found = [], None
     with _peak_of(client) as peak:
         for share in asked:
             begin = time.perf_counter()
             found = _by_dask(parts.some(share), parts, backend)
             seconds.append(time.perf_counter() - begin)
-    workers = client.scheduler_info(n_workers=-1)["workers"]
     return Run(
         DASK,
         where=f"{where}, on GPUs" if backend == "cudf" else where,
@@ -207,6 +232,21 @@ def run_dask(
         peak_bytes=peak(),
         gpu_hours_per_hour=gpu_hours_per_hour,
     )
+
+
+def _too_small(workers: Mapping[str, Any], parts: Parts) -> str:
+    """Why the smallest worker cannot take a file with each of its threads; "" where all can."""
+    if not workers:
+        return "there are no workers"
+    for worker in workers.values():
+        need = _PEAK_BYTES + worker["nthreads"] * max(parts.file_rows) * _PEAK_BYTES_PER_ROW
+        usable = worker["memory_limit"] * _PAUSES_AT
+        if 0 < usable < need:
+            return (
+                f"a worker with {worker['nthreads']} threads needs about {need / _GIB:.1f} GiB and may use "
+                f"{usable / _GIB:.1f}; take larger workers, or a size with smaller files"
+            )
+    return ""
 
 
 def _backend(client: Client) -> str:
