@@ -25,12 +25,16 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Asker(User):
-    """A person, and the server that they ask from: "" is their default one, None any place outside of servers."""
+    """A person, and the server that they ask from: "" is their default one, None any place outside of servers.
 
-    def __init__(self, person: Person, server: str | None) -> None:
+    `language` is the `Accept-Language` of their request.
+    """
+
+    def __init__(self, person: Person, server: str | None, language: str = "") -> None:
         super().__init__(person.name)
         self.person = person
         self.server = server
+        self.language = language
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class PeopleAuthenticator(JupyterHubAuthenticator):
         person = await people.find(told["name"])
         if person is None:
             raise _forbidden(f"{told['name']} is not known here yet; sign in at the hub first.")
-        return Asker(person, server_of(scopes, person.name))
+        return Asker(person, server_of(scopes, person.name), request.headers.get("Accept-Language", ""))
 
     async def _whose(self, token: str) -> dict[str, Any]:
         """What the hub says of the token. Raises 401 where it knows none, 503 while it cannot be asked."""

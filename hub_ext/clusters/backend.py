@@ -36,7 +36,7 @@ from hub_ext.clusters.record import Kept, keep, read
 from hub_ext.clusters.service import ChosenCluster, Clusters
 from hub_ext.clusters.settings import SERVICE
 from hub_ext.clusters.standing import Standing
-from hub_ext.clusters.words import Say, at_most, fewer_now, one_line
+from hub_ext.clusters.words import Say, at_most, fewer_now, one_line, speaker
 from hub_ext.core.clock import Instant
 from hub_ext.core.decision import Refuse, Wait
 from hub_ext.core.errors import BadInput, HubError
@@ -138,7 +138,7 @@ class QuotaBackend(DBBackendBase):
         self._booking.add(cluster.name)
         try:
             # 3. A place for the scheduler, or why there is none.
-            lease = await self._book(self.quota, chosen.named(cluster.name))
+            lease = await self._book(self.quota, chosen.named(cluster.name), user.language)
         except BaseException:
             self._forget(cluster)
             raise
@@ -154,18 +154,18 @@ class QuotaBackend(DBBackendBase):
         if isinstance(options, dict) and user.server is not None:
             options = {**options, "server": user.server}  # as its token says, and not as it says itself
         try:
-            return await quota.clusters.choose(user.name, options)
+            return await quota.clusters.choose(user.name, options, speaker(None, user.language))
         except HubError as error:
             raise PublicException(one_line(str(error))) from None
 
-    async def _book(self, quota: Quota, chosen: ChosenCluster) -> Lease:
+    async def _book(self, quota: Quota, chosen: ChosenCluster, language: str) -> Lease:
         try:
             answer = await quota.admission.start_cluster(chosen.person, chosen.scheduler, chosen.options)
         except HubError as error:
             raise PublicException(one_line(str(error))) from None
         if answer.lease is None:
             assert isinstance(answer.decision, Wait | Refuse)
-            raise PublicException(one_line(quota.say(answer.decision, answer.policy, answer.at, "")))
+            raise PublicException(one_line(quota.say(answer.decision, answer.policy, answer.at, language)))
         return answer.lease
 
     def _forget(self, cluster: Cluster) -> None:

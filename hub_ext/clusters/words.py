@@ -24,7 +24,7 @@ def saying(catalogue: ClusterCatalogue) -> Say:
 
     def say_why(decision: Wait | Refuse, policy: Policy, at: Instant, language: str) -> str:
         titles = {**profiles, **{name: pool.title for name, pool in policy.pools.items()}}
-        say = _speaker(policy, language)
+        say = speaker(policy, language)
         return one_line(str(explain(decision.code, decision.facts, say, titles=titles, now=at)))
 
     return say_why
@@ -34,7 +34,7 @@ def fewer_now(
     now: int, wished: int, why: str, *, comes: bool, policy: Policy | None = None, language: str = ENGLISH
 ) -> str:
     """That fewer workers run than were asked for; `comes`: the others wait in line and come by themselves."""
-    say = _speaker(policy, language)
+    say = speaker(policy, language)
     told = [say("{now} of {wished} workers can run now.", now=now, wished=wished), why]
     if comes:
         told.append(say("The others start by themselves as soon as there is room."))
@@ -43,11 +43,12 @@ def fewer_now(
 
 def at_most(most: int, policy: Policy | None = None, language: str = ENGLISH) -> str:
     """The profile's own limit."""
-    say = _speaker(policy, language)
+    say = speaker(policy, language)
     return say("A cluster of this size has at most {most} workers.", most=most)
 
 
-def _speaker(policy: Policy | None, language: str) -> Speaker:
+def speaker(policy: Policy | None, language: str) -> Speaker:
+    """The language that a request asks for; with a policy, the centre's time zone and the names of its GPUs."""
     say = translator(pick_language(language))
     return say if policy is None else replace(say, zone=policy.timezone, gpus=gpu_names(policy.gpu_classes))
 
