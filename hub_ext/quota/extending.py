@@ -1,4 +1,4 @@
-"""More time for what runs: one lease, or a Dask cluster with all its workers."""
+"""More time for what runs. (A Dask cluster as a whole is extended at the desk, `hub_ext/desk/clusters.py`.)"""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from hub_ext.core.clock import MINUTE, Instant
+from hub_ext.core.clock import Instant
 from hub_ext.core.decision import Code, Refuse, Wait
 from hub_ext.core.errors import BadInput
 from hub_ext.quota.booking import loaded
-from hub_ext.quota.cluster import by_cluster
 from hub_ext.quota.contention import WAITS_FOR_ROOM
-from hub_ext.quota.ledger import Ledger
 from hub_ext.quota.model import WORKER, Lease, LeaseState, Policy
 from hub_ext.quota.policy import End, Snapshot, decide_extension
 from hub_ext.quota.ports import Transaction
@@ -33,23 +31,6 @@ class Extension:
     cut_by: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterExtension:
-    """A cluster after somebody asked for more time.
-
-    `objection` says why its scheduler, and so the cluster, got none; `cut_by` what cut it short. `workers` are those that
-    go on, each until its own end; `workers_objection` is why one of them ends before the cluster.
-    """
-
-    scheduler: Lease
-    workers: tuple[Lease, ...]
-    policy: Policy
-    at: Instant
-    objection: Wait | Refuse | None = None
-    cut_by: Mapping[str, Any] | None = None
-    workers_objection: Wait | Refuse | None = None
-
-
 def check_minutes(minutes: int) -> None:
     """Raises BadInput for minutes that are none."""
     if not 0 < minutes <= LONGEST_MINUTES:
@@ -60,76 +41,31 @@ def extend_lease(
     txn: Transaction, lease_id: str, minutes: int, now: Instant, who: str, *, only_look: bool = False
 ) -> Extension | None:
     """As `Admission.extend`. A worker goes on no longer than its cluster."""
-    lease = txn.lease(lease_id)
+    lease, policy = txn.lease(lease_id), txn.policy
     if lease is None or lease.state not in MAY_GO_ON:
         return None
-    ledger = txn.ledger(loaded(txn.policy, [lease]), [lease.person])
-    latest = None
-    if lease.kind == WORKER:
-        scheduler = txn.lease(lease.server)
-        latest = scheduler.ends_at if scheduler is not None else lease.ends_at
-    extension = _extended(txn, ledger, lease, minutes, now, who, latest=latest)
-    if extension.lease is not lease and not only_look:
-        txn.save(ledger, [extension.lease])
-    return extension
-
-
-def extend_cluster(
-    txn: Transaction, name: str, minutes: int, now: Instant, who: str, *, only_look: bool = False
-) -> ClusterExtension | None:
-    """As `Admission.extend_cluster`: the scheduler first, then each worker up to its new end."""
-    cluster = by_cluster(txn.live_in_clusters([name]), ()).get(name)
-    scheduler = cluster.scheduler if cluster is not None else None
-    if cluster is None or scheduler is None or scheduler.state not in MAY_GO_ON:
-        return None
-    leases = [scheduler, *cluster.workers]
-    ledger = txn.ledger(loaded(txn.policy, leases), {lease.person for lease in leases})
-    first = _extended(txn, ledger, scheduler, minutes, now, who)
-    end = first.lease.ends_at
-    workers: list[Lease] = []
-    workers_objection: Wait | Refuse | None = None
-    for worker in cluster.workers:
-        if worker.state not in MAY_GO_ON:
-            continue
-        if first.objection is None and worker.ends_at < end:
-            more = -(-(end - worker.ends_at) // MINUTE)
-            extension = _extended(txn, ledger, worker, more, now, who, latest=end)
-            workers_objection = workers_objection or extension.objection
-            worker = extension.lease
-        workers.append(worker)
-    if not only_look:
-        before = {lease.id: lease for lease in leases}
-        txn.save(ledger, [one for one in (first.lease, *workers) if one is not before[one.id]])
-    return ClusterExtension(
-        first.lease, tuple(workers), txn.policy, now, first.objection, first.cut_by, workers_objection
-    )
-
-
-def _extended(
-    txn: Transaction,
-    ledger: Ledger,
-    lease: Lease,
-    minutes: int,
-    now: Instant,
-    who: str,
-    *,
-    latest: Instant | None = None,
-) -> Extension:
-    """On the ledger, nothing is saved yet. `latest`: not beyond that."""
-    policy = txn.policy
     if (objection := _wanted_by_others(txn, lease)) is not None:
         return Extension(lease, policy, now, objection)
+    ledger = txn.ledger(loaded(policy, [lease]), [lease.person])
     snapshot = Snapshot(
         ledger.tree, ledger.sums, txn.nodes(), ledger.grants, {}, [lease], txn.reservations(now)
     )
     found = decide_extension(snapshot, lease, minutes, now)
     if isinstance(found, Wait | Refuse):
         return Extension(lease, policy, now, found)
-    if latest is not None and found.at > latest:
-        found = End(max(latest, lease.ends_at), {"kind": "cluster", "pool": lease.pool})
-    if found.at > lease.ends_at:
-        lease = ledger.extend(lease, found.at, now, who=who)
-    return Extension(lease, policy, now, cut_by=found.cut_by)
+    end = _within_its_cluster(txn, lease, found)
+    if end.at > lease.ends_at:
+        lease = ledger.extend(lease, end.at, now, who=who)
+        if not only_look:
+            txn.save(ledger, [lease])
+    return Extension(lease, policy, now, cut_by=end.cut_by)
+
+
+def _within_its_cluster(txn: Transaction, lease: Lease, end: End) -> End:
+    scheduler = txn.lease(lease.server) if lease.kind == WORKER else None
+    if scheduler is None or end.at <= scheduler.ends_at:
+        return end
+    return End(max(scheduler.ends_at, lease.ends_at), {"kind": "cluster", "pool": lease.pool})
 
 
 def _wanted_by_others(txn: Transaction, lease: Lease) -> Wait | None:

@@ -1,4 +1,4 @@
-"""Dask clusters inside the quota: start one, let it grow and shrink by its wish, extend it, end it.
+"""Dask clusters inside the quota: start one, let it grow and shrink by its wish, end it.
 
 The mixin of `Admission` that the gateway, the desk and the clock call. A cluster's leases all carry its name as their
 `server`: one of kind `dask-scheduler`, whose id is the name itself, and one of kind `dask-worker` for each worker.
@@ -19,7 +19,6 @@ from hub_ext.quota.booking import Options, book, decided, path_of
 from hub_ext.quota.budget import BudgetState, states_that_bind
 from hub_ext.quota.cluster import ClusterLeases as ClusterLeases
 from hub_ext.quota.cluster import by_cluster, over
-from hub_ext.quota.extending import ClusterExtension, check_minutes, extend_cluster
 from hub_ext.quota.growth import (
     Growth,
     Surroundings,
@@ -169,23 +168,6 @@ class Growing:
     def end_cluster_now(self, name: str, who: str, why: str) -> None:
         with self.store.booking() as txn:
             end_cluster_in(txn, name, self._now(txn), who=who, why=why)
-
-    async def extend_cluster(self, name: str, minutes: int, who: str) -> ClusterExtension | None:
-        """Let a cluster go on for so many minutes more: its scheduler, and each worker up to the scheduler's new end, as
-        far as the quota allows and nobody waits for what it holds.
-
-        None where there is no such cluster, or it is ending. Raises BadInput for minutes that are none.
-        """
-        found: ClusterExtension | None = await self.in_thread(self.extend_cluster_now, name, minutes, who)
-        return found
-
-    def extend_cluster_now(
-        self, name: str, minutes: int, who: str, *, only_look: bool = False
-    ) -> ClusterExtension | None:
-        """With `only_look`, what it would come to; nothing is written."""
-        check_minutes(minutes)
-        with self.store.reading() if only_look else self.store.booking() as txn:
-            return extend_cluster(txn, name, minutes, self._now(txn), who, only_look=only_look)
 
     async def preview_cluster(self, person: Person, scheduler: Ask, unit: Ask, most: int) -> ClusterPreview:
         """What a cluster of at most so many workers would get now; nothing is booked."""

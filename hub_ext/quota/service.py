@@ -33,7 +33,6 @@ from hub_ext.quota.booking import (
 from hub_ext.quota.budget import BudgetState, states_that_bind
 from hub_ext.quota.codes import Ended, TicketEnd
 from hub_ext.quota.contention import WAITS_FOR_ROOM, contenders, in_its_place, waits_in_its_booking
-from hub_ext.quota.extending import ClusterExtension as ClusterExtension
 from hub_ext.quota.extending import Extension as Extension
 from hub_ext.quota.extending import check_minutes, extend_lease
 from hub_ext.quota.growing import ClusterLeases as ClusterLeases

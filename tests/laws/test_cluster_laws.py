@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hub_ext.core.people import Person
+from hub_ext.desk.clusters import extend_cluster
 from hub_ext.desk.picture import Picture
 from hub_ext.quota.cluster import ClusterLeases, never_ran, of_a_cluster
 from hub_ext.quota.growing import Granted
@@ -131,7 +132,7 @@ class Day:
 
     def do_extend(self, slot: str, minutes: int) -> None:
         if slot in self.ids:
-            self.centre.admission.extend_cluster_now(self.ids[slot], minutes, "student")
+            extend_cluster(self.centre.store, self.centre.clock.at, self.ids[slot], minutes, "student")
 
     def cluster(self, slot: str) -> ClusterLeases:
         name = self.ids[slot]

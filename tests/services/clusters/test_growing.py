@@ -441,29 +441,6 @@ def test_clusters_are_shown_by_name_with_all_that_is_theirs(centre_on_each: Cent
 # -- more time ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_cluster_goes_on_with_its_workers(centre_on_each: Centre) -> None:
-    centre = centre_on_each
-    scheduler = start_cluster(centre, minutes=60)
-    for lease in grant(centre, 2).leases:
-        start(centre, lease)
-    extension = centre.admission.extend_cluster_now("c1", 30, "student")
-    assert extension is not None
-    assert extension.scheduler.ends_at == scheduler.ends_at + 30 * MINUTE
-    assert {lease.ends_at for lease in extension.workers} == {extension.scheduler.ends_at}
-    assert cluster(centre).workers == extension.workers
-    assert centre.admission.extend_cluster_now("c3", 30, "student") is None
-
-
-def test_looking_at_an_extension_changes_nothing(centre: Centre) -> None:
-    start_cluster(centre, minutes=60)
-    grant(centre, 2)
-    before = centre.everything()
-    found = centre.admission.extend_cluster_now("c1", 30, "student", only_look=True)
-    assert found is not None
-    assert {lease.ends_at for lease in found.workers} == {START + 90 * MINUTE}
-    assert centre.everything() == before
-
-
 def test_a_worker_alone_goes_on_no_longer_than_its_cluster(centre: Centre) -> None:
     scheduler = start_cluster(centre, minutes=60)
     (lease,) = grant(centre, 1, minutes=20).leases
@@ -472,28 +449,6 @@ def test_a_worker_alone_goes_on_no_longer_than_its_cluster(centre: Centre) -> No
     assert found is not None
     assert found.lease.ends_at == scheduler.ends_at
     assert found.cut_by == {"kind": "cluster", "pool": "univ"}
-
-
-def test_what_somebody_waits_for_is_not_extended_with_the_cluster(centre: Centre) -> None:
-    start_cluster(centre, minutes=60)
-    for lease in grant(centre, 3).leases:
-        start(centre, lease)
-    asked = Ask("t1", "researcher", "univ", {"gpu.h200": 1000}, server="x", minutes=60)
-    centre.admission.put_person(RESEARCHER)
-    assert centre.admission.admit_now(RESEARCHER, asked).ticket is not None
-    extension = centre.admission.extend_cluster_now("c1", 30, "student")
-    assert extension is not None
-    assert extension.objection is None
-    assert extension.scheduler.ends_at == START + 90 * MINUTE
-    assert {lease.ends_at for lease in extension.workers} == {START + HOUR}
-    assert extension.workers_objection == Wait(Code.OTHERS_WAITING, {"pool": "univ"})
-
-
-@pytest.mark.parametrize("minutes", [0, -5, 10**9])
-def test_minutes_that_are_none_are_refused(centre: Centre, minutes: int) -> None:
-    start_cluster(centre)
-    with pytest.raises(BadInput, match="cannot be added"):
-        centre.admission.extend_cluster_now("c1", minutes, "student")
 
 
 # -- the end ----------------------------------------------------------------------------------------------------------------------------
