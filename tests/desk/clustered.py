@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import httpx
 
 from hub_ext.auth.roles import LEAD
 from hub_ext.clusters.model import ClusterCatalogue, ClusterProfile
-from hub_ext.clusters.service import Clusters
 from hub_ext.core.people import Person
 from hub_ext.desk.hub_login import Identity
 from hub_ext.quota.document import parse_policy
 from hub_ext.quota.growing import Granted
-from hub_ext.quota.model import Lease
+from hub_ext.quota.model import SCHEDULER, WORKER, Ask, Lease
 from hub_ext.quota.service import run
 from hub_ext.quota.store import SqlStore
 from tests.desk.in_process import EVERYTHING, KnowingHub
@@ -77,8 +75,8 @@ class Clustered(Lively):
         self, name: str = CLUSTER, person: Person = STUDENT, *, profile: str = "slice", minutes: int = 120
     ) -> Lease:
         """Its scheduler runs."""
-        chosen = self._chosen(name, person, profile, minutes)
-        answer = self.admission.start_cluster_now(chosen.person, chosen.scheduler)
+        scheduler, _ = self._asks(name, person, profile, minutes)
+        answer = self.admission.start_cluster_now(person, scheduler)
         assert answer.lease is not None, answer.decision
         lease = self.admission.change(name, run(f"scheduler-{name}"))
         assert lease is not None
@@ -95,8 +93,8 @@ class Clustered(Lively):
         running: bool = True,
     ) -> Granted:
         """The workers that it is granted run (or start)."""
-        chosen = self._chosen(name, person, profile, minutes)
-        granted = self.admission.grant_now(name, chosen.person, chosen.unit, wish, ())
+        _, unit = self._asks(name, person, profile, minutes)
+        granted = self.admission.grant_now(name, person, unit, wish, ())
         for lease in granted.leases if running else ():
             self.admission.change(lease.id, run(f"worker-{lease.id}"))
         return granted
@@ -111,9 +109,14 @@ class Clustered(Lively):
             headers={"authorization": f"token token-{person.name}", "accept-language": language},
         )
 
-    def _chosen(self, name: str, person: Person, profile: str, minutes: int) -> Any:
-        options = {"profile": profile, "minutes": minutes}
-        return Clusters(self.admission, self.clusters)._choose(person.name, options).named(name)
+    def _asks(self, name: str, person: Person, profile: str, minutes: int) -> tuple[Ask, Ask]:
+        """What the scheduler takes, and what each worker does."""
+        size = self.clusters.get(profile)
+        assert size is not None
+        scheduler = Ask(
+            name, person.name, person.pools[0], size.scheduler, SCHEDULER, profile, minutes, server=name
+        )
+        return scheduler, replace(scheduler, kind=WORKER, amounts=size.worker)
 
 
 def clustered(database: Database) -> Clustered:
