@@ -155,15 +155,13 @@ def test_an_interrupt_while_the_order_is_on_its_way_leaves_nothing(
 
 
 def test_a_cluster_that_is_stopped_while_it_is_waited_for_is_told(notebook: RealGateway) -> None:
-    def stop(name: str) -> None:
-        def soon() -> None:
-            wait_for(lambda: notebook.running().get(name, {}).get("status") == "RUNNING", "the scheduler")
-            notebook.stop(name)
-
-        threading.Thread(target=soon, daemon=True).start()
+    def stop_when_it_waits(sentence: str) -> None:
+        if "waiting for the first" in sentence:
+            for name in notebook.running():
+                notebook.stop(name)
 
     with pytest.raises(clusters.ClusterError, match="did not start, or was stopped"):
-        clusters.start(2, "without-room", ordered=stop)
+        clusters.start(2, "without-room", tell=stop_when_it_waits)
 
 
 def test_without_a_gateway_it_says_what_to_do(english: None) -> None:

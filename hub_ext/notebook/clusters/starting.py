@@ -119,7 +119,12 @@ def start(
             name = gateway.sync(order.name)
             (ordered or _nothing)(name)
             cluster = _connected(Cluster.from_name(name, shutdown_on_close=True), say)
-            client: Client = cluster.get_client()
+            try:
+                client: Client = cluster.get_client()
+            except OSError:
+                # It may have been stopped just now: then that is what happened.
+                gateway.sync(gateway._wait_for_start, name)
+                raise
             wish.tell(cluster)
             steps = until_there(cluster, wish)
             while (step := cluster.gateway.sync(_next, steps)) is not None:
@@ -164,7 +169,11 @@ async def astart(
             name = await order.name()
             cluster = _connected(Cluster.from_name(name, shutdown_on_close=True, asynchronous=True), say)
             await cluster
-            client = found = cast(Client, await cluster.get_client())
+            try:
+                client = found = cast(Client, await cluster.get_client())
+            except OSError:
+                await gateway._wait_for_start(name)
+                raise
             await wish.tell(cluster)
             async for step in until_there(cluster, wish):
                 telling(step)
