@@ -5,22 +5,25 @@ from __future__ import annotations
 import hmac
 import sys
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import make_url
+from jupyterhub.app import JupyterHub
+from traitlets import TraitError
 
 from hub_ext import notebook
 from hub_ext.auth.authenticator import DemoAuthenticator
 from hub_ext.auth.oidc import OidcAuthenticator
 from hub_ext.auth.provider import ProviderAway, discover
 from hub_ext.auth.site import writing_down
-from hub_ext.core.errors import BadInput, HubError
-from hub_ext.core.people import Person
-from hub_ext.desk.access import READ, SCOPES, included_scopes
 from hub_ext.clusters.settings import SERVICE as GATEWAY
 from hub_ext.clusters.settings import GatewaySettings
+from hub_ext.core.errors import BadInput, HubError
+from hub_ext.core.people import Person
+from hub_ext.db.engine import beside
+from hub_ext.desk.access import READ, SCOPES, included_scopes
 from hub_ext.desk.auth import CALLBACK, SERVICE
 from hub_ext.factory import CLIENT_ID, Documents, Factory, pod_rules
 from hub_ext.kube.pods import Waiting
@@ -39,6 +42,7 @@ from hub_ext.profiles.kube import PodRules, profile_list
 from hub_ext.quota.model import Policy
 from hub_ext.settings import HUB_SCHEMA, KubernetesSettings, OidcSettings, Settings
 from hub_ext.spawners.gate import Gate
+from hub_ext.spawners.handlers import deciding_first
 from hub_ext.spawners.kube import MARGIN_SECONDS, GatedKubeSpawner
 from hub_ext.spawners.local import GatedLocalSpawner
 
@@ -107,6 +111,18 @@ def extend(c: Any, settings: Settings) -> None:
     words = PageWords(factory.profiles, limits_enforced=True)
     _pods(c, settings, factory, words, rules, simulated=settings.simulated_node is not None, desk=False)
     _write_down_people(c, factory)
+    _decides_first(c)
+
+
+def _decides_first(c: Any) -> None:
+    """With the sign-in that the site has chosen by now. With one that it sets later, and with JupyterHub's default, each
+    start is decided where it begins, which costs a hub more in a rush and nobody their place.
+    """
+    authenticator = c.JupyterHub.get("authenticator_class")
+    if authenticator is not None:
+        with suppress(TraitError):  # JupyterHub says of a name that nobody has what is wrong with it
+            found = JupyterHub.authenticator_class.validate(None, authenticator)
+            c.JupyterHub.authenticator_class = deciding_first(found)
 
 
 def _write_down_people(c: Any, factory: Factory) -> None:
@@ -154,6 +170,8 @@ def _hub(c: Any, settings: Settings, factory: Factory) -> None:
             # The pages' own menu leads there.
             "display": False,
         },
+        # It has no page and no token: whoever asks it shows their own, and it asks the hub whose that is.
+        {"name": GATEWAY, "display": False},
     ]
     hub.custom_scopes = {
         scope: {"description": description, "subscopes": list(included_scopes(scope))}
@@ -170,8 +188,6 @@ def _hub(c: Any, settings: Settings, factory: Factory) -> None:
             "name": SERVICE,
             "description": "Keeps the clock, and starts and stops servers for the people who ask for it at the desk",
             "services": [SERVICE],
-        # It has no page and no token: whoever asks it shows their own, and it asks the hub whose that is.
-        {"name": GATEWAY, "display": False},
             "scopes": ["list:users", "read:servers", "servers"],
         },
         {
@@ -187,11 +203,12 @@ def _hub(c: Any, settings: Settings, factory: Factory) -> None:
         },
         {
             "name": "server",
-            "description": "A person's server: tells of its use, and asks the desk how long it may run",
+            "description": "A person's server: tells of its use, asks the desk how long it may run, and starts clusters",
             "scopes": [
                 "users:activity!user",
                 "access:servers!server",
                 f"access:services!service={SERVICE}",
+                f"access:services!service={GATEWAY}",
                 READ,
             ],
         },
@@ -208,7 +225,6 @@ def _decides_alone(c: Any) -> None:
 
 def _hub_on_this_machine(c: Any, settings: Settings, factory: Factory) -> None:
     secrets = factory.secrets
-                f"access:services!service={GATEWAY}",
     hub = c.JupyterHub
     # Loopback only: nothing separates the people of an embedded hub from one another.
     hub.bind_url = f"http://127.0.0.1:{settings.port}"
@@ -278,6 +294,7 @@ def _pods(
     environment = {}
     if desk:
         environment["HANGANG_DESK_URL"] = f"{kubernetes.desk_url.rstrip('/')}/services/desk"
+        environment |= gateway_environment(factory.gateway_settings())
     if simulated:
         environment["HANGANG_GPUS"] = "simulated"
     if kubernetes.shared_claim:
@@ -312,10 +329,7 @@ def hub_database_url(settings: Settings) -> str:
     """Of JupyterHub's own tables: beside the ledger, in a schema of their own."""
     if settings.database_url is None:
         return f"sqlite:///{settings.state_dir / 'jupyterhub.sqlite'}"
-    url = make_url(settings.database_url)
-    plain = url.set(drivername="postgresql+psycopg").difference_update_query(["schema", "options"])
-    query = {"options": f"-csearch_path={HUB_SCHEMA}"}
-    return plain.update_query_dict(query).render_as_string(hide_password=False)
+    return beside(settings.database_url, HUB_SCHEMA)
 
 
 def _spawner(c: Any, settings: Settings, factory: Factory, words: PageWords, *, simulated: bool) -> None:
@@ -373,11 +387,12 @@ def _person_line(policy: Policy, title: Mapping[str, str], pools: Sequence[str])
 
 
 def _shared_environment(settings: Settings, *, simulated: bool) -> dict[str, str]:
-    # JupyterLab asks nobody outside for news or updates, and says how long its server runs.
+    # JupyterLab asks nobody outside for news or updates, says how long its server runs, and makes Dask clusters of ours.
     inside = Path(notebook.__file__).parent
     environment = {
         "JUPYTER_CONFIG_PATH": str(inside / "config"),
         "JUPYTER_PATH": str(inside / "lab"),
+        "DASK_ROOT_CONFIG": str(inside / "config" / "dask"),
         "HANGANG_DESK_URL": f"http://127.0.0.1:{settings.port}/services/desk",
     }
     if settings.data is not None:
@@ -387,11 +402,21 @@ def _shared_environment(settings: Settings, *, simulated: bool) -> dict[str, str
     return environment
 
 
+def gateway_environment(settings: GatewaySettings) -> dict[str, str]:
+    """With these `dask_gateway.Gateway()` just works in a server, and links to dashboards lead through the desk."""
+    return {
+        "DASK_GATEWAY__ADDRESS": settings.client_url,
+        "DASK_GATEWAY__PROXY_ADDRESS": settings.client_tcp,
+        "DASK_GATEWAY__PUBLIC_ADDRESS": f"/services/{SERVICE}",
+        "DASK_GATEWAY__AUTH__TYPE": "jupyterhub",
+    }
+
+
 def _sign_in(c: Any, factory: Factory) -> None:
     async def write_down(person: Person) -> None:
         await factory.admission.in_thread(factory.admission.put_person, person)
 
-    c.JupyterHub.authenticator_class = DemoAuthenticator
+    c.JupyterHub.authenticator_class = deciding_first(DemoAuthenticator)
     c.DemoAuthenticator.identity = factory.documents.identity
     c.DemoAuthenticator.on_sign_in = write_down
 
@@ -403,16 +428,6 @@ def _sign_in_by_provider(c: Any, settings: Settings, oidc: OidcSettings, factory
     try:
         secret = oidc.secret(settings.root)
         if not identity.knows_claims:
-def gateway_environment(settings: GatewaySettings) -> dict[str, str]:
-    """With these `dask_gateway.Gateway()` just works in a server, and links to dashboards lead through the desk."""
-    return {
-        "DASK_GATEWAY__ADDRESS": f"http://{settings.address}",
-        "DASK_GATEWAY__PROXY_ADDRESS": f"gateway://{settings.proxy_tcp}",
-        "DASK_GATEWAY__PUBLIC_ADDRESS": f"/services/{SERVICE}",
-        "DASK_GATEWAY__AUTH__TYPE": "jupyterhub",
-    }
-
-
             raise BadInput(
                 f"{settings.identity_file} lets nobody in through a provider; write rules, or give people a subject"
             )
@@ -429,7 +444,7 @@ def gateway_environment(settings: GatewaySettings) -> dict[str, str]:
     async def write_down(person: Person, issuer: str, subject: str) -> None:
         await factory.admission.in_thread(factory.admission.sign_in, person, issuer, subject)
 
-    c.JupyterHub.authenticator_class = OidcAuthenticator
+    c.JupyterHub.authenticator_class = deciding_first(OidcAuthenticator)
     provider = c.OidcAuthenticator
     provider.identity = identity
     provider.issuer = oidc.issuer

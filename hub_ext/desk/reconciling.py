@@ -5,6 +5,7 @@ Leases booked while it looks are left alone, and each instruction is looked at a
 
 from __future__ import annotations
 
+import time
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,6 +38,9 @@ log = structlog.get_logger("hub_ext.clock")
 START_AGAIN_AFTER = 6
 """A hub that still lives and gave a start up writes that down within so many seconds."""
 MOST_TRIES = 3
+REST = 20
+"""The hub answers for one part of the time, and has so many for the starts that it is asked about."""
+LONGEST_REST = 6.0
 SEEN_AFTER = 20
 """How old what is written of when a server was last seen may get; the clock itself knows it to the tick."""
 ORPHAN, START_LOST = "orphan", "start-lost"
@@ -59,9 +63,13 @@ class Reconciling(Leading):
     """By lease, since when a server that nobody has come to yet was seen ready."""
     _written_seen: dict[str, Instant] = field(default_factory=dict)
     _hub_silent_since: Instant | None = None
+    _hub_rests_until: float = 0.0
+    """By the monotonic clock: a hub that has much to do is not asked again at once."""
 
     def reconcile(self) -> None:
         """Read leases, then look at the world, then ask the hub: what is in none of them was started meanwhile."""
+        if time.monotonic() < self._hub_rests_until:
+            return
         self._refresh(machines=True)
         now = self.admission.clock.now()
         live_now = list(self.picture.leases.values())
@@ -101,6 +109,7 @@ class Reconciling(Leading):
     # -- the look ------------------------------------------------------------------------------------------------------
 
     def _known_servers(self, now: Instant) -> dict[tuple[str, str], str | None] | None:
+        asked = time.monotonic()
         try:
             known = self.servers.active()
         except HubError as error:
@@ -108,6 +117,8 @@ class Reconciling(Leading):
             if self._hub_silent_since is None:
                 self._hub_silent_since = now
             return None
+        answered = time.monotonic()
+        self._hub_rests_until = answered + min(LONGEST_REST, REST * (answered - asked))
         self._said.pop("hub", None)
         self._hub_silent_since = None
         return known

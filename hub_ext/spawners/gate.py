@@ -13,7 +13,9 @@ from functools import cached_property
 from typing import Any, ClassVar, Protocol
 from urllib.parse import quote
 
+from jupyterhub import orm
 from jupyterhub.spawner import Spawner, SpawnException
+from jupyterhub.utils import url_escape_path, url_path_join, utcnow
 from sqlalchemy.orm import object_session
 from traitlets import Unicode, default
 
@@ -21,7 +23,7 @@ from hub_ext.core.decision import Code, Refuse, Wait
 from hub_ext.core.errors import BadInput, HubError, StoreUnavailable
 from hub_ext.language import Language
 from hub_ext.profiles.service import BadSelection, Chosen, Profiles, from_form
-from hub_ext.quota.model import Lease, LeaseState, Policy
+from hub_ext.quota.model import START_AGAIN_WITHIN, Lease, LeaseState, Policy
 from hub_ext.quota.service import Admission, Answer
 from hub_ext.spawners.turns import Turns
 
@@ -29,6 +31,7 @@ RETRY_SECONDS = 60
 LOOK_AGAIN_SECONDS = 10
 """How soon a script may look at its ticket again."""
 TICKETS = "/services/desk/tickets"
+START_FAILED = "start-failed"
 IN_PLACE_SECONDS = 8.0
 """How long a start waits where it is, when only too many others start. JupyterHub answers a click within ten."""
 AGAIN_SECONDS = 2.0
@@ -98,6 +101,8 @@ class GateMixin(Spawner):
     """Whether it was this hub that booked the lease, and not one before its restart."""
     _undecided = False
     """Whether a hub before this one was cut off after the click and before the decision."""
+    _decided: Any = None
+    """What was chosen for the start that comes next, where that was decided before it."""
 
     # -- in: the form and REST ----------------------------------------------------------------------------------
 
@@ -120,6 +125,60 @@ class GateMixin(Spawner):
             return super().options_from_query(query_options)
         return {name: values[0] if values else None for name, values in query_options.items()}
 
+    # -- before the start ----------------------------------------------------------------------------------------
+
+    async def decide_first(self, options: Any) -> None:
+        """Pass the gate before JupyterHub prepares the server. Raises as `pass_gate`.
+
+        `options` None: those of the last time, as JupyterHub would take them.
+        """
+        # 1. Written down as JupyterHub does it: a hub that is started after this one was killed decides it then.
+        self._write_down_what_is_asked(options)
+        # 2. Choose, decide and book.
+        try:
+            await self.admit(await self.choose())
+        except Exception:
+            self._cross_out_what_was_asked()
+            raise
+        # 3. What `start` will find.
+        self._decided = self.user_options
+
+    async def give_back_unused(self) -> None:
+        """What was booked for a start that JupyterHub came nowhere with; nothing where it did."""
+        if self._decided is None or self.pending:
+            return
+        self._cross_out_what_was_asked()
+        lease_id, self._decided = self.lease_id, None
+        try:
+            await self._gate().admission.release(lease_id, who=self.user.name, why=START_FAILED)
+        except StoreUnavailable as error:
+            self._give_back_later(lease_id, START_FAILED, error, gone=True)
+        self.lease_id, self.lease, self.chosen, self.policy = "", None, None, None
+
+    def _write_down_what_is_asked(self, options: Any) -> None:
+        row = self.orm_spawner
+        if options is None:
+            options = row.user_options or {}
+        self.user_options = row.user_options = options
+        row.started = utcnow(with_tz=False)
+        path = url_path_join(self.user.base_url, url_escape_path(self.name), "/")
+        row.server = orm.Server(base_url=path)
+        self._commit()
+
+    def _cross_out_what_was_asked(self) -> None:
+        self.server = self.orm_spawner.started = None
+        self._commit()
+
+    def _asked_before_the_restart(self) -> bool:
+        """Whether nothing runs of what was asked for a moment before this hub began, and nothing was booked either.
+
+        To be asked when all servers are checked after a restart, by `poll`.
+        """
+        started = self.orm_spawner.started
+        if not getattr(self, "_check_pending", False) or self.lease_id or started is None:
+            return False
+        return bool((utcnow(with_tz=False) - started).total_seconds() < START_AGAIN_WITHIN)
+
     # -- the start -----------------------------------------------------------------------------------------------
 
     async def start(self) -> Any:
@@ -139,17 +198,35 @@ class GateMixin(Spawner):
         """What was chosen, of what exists; nothing that was sent is trusted."""
         gate = self._gate()
         self._stop_ordered, self._began_here = False, True
+        if (chosen := await self._decided_before()) is not None:
+            return chosen
         self.lease_id, self.lease, self.chosen, self.policy = "", None, None, None
         try:
             return await gate.profiles.choose(self.user.name, self.name, self.user_options)
         except HubError as error:
             raise self.trouble(error) from None
 
+    async def _decided_before(self) -> Chosen | None:
+        """What was chosen, where it is what was decided a moment ago and its lease still waits for this start."""
+        options, self._decided = self._decided, None
+        if options is None or options != self.user_options:
+            return None
+        try:
+            lease = await self._gate().admission.find(self.lease_id)
+        except HubError as error:
+            raise self.trouble(error) from None
+        if lease is None or lease.state is not LeaseState.BOOKED or lease.handle is not None:
+            return None
+        self.lease = lease
+        return self.chosen
+
     async def admit(self, chosen: Chosen, *, in_place: bool = True) -> None:
         """Decide and book, in one transaction. From here on the post-stop hook gives the lease back, come what may.
 
         `in_place` False: nobody is there to wait for a turn that comes within seconds.
         """
+        if self.lease is not None and self.chosen is chosen:
+            return  # decided before
         gate = self._gate()
         try:
             answer = await gate.admission.admit(chosen.person, chosen.ask, chosen.options)
@@ -238,15 +315,20 @@ class GateMixin(Spawner):
             if await self._write_end(gate, lease_id, why) and await self.is_gone():
                 await gate.admission.release(lease_id, who=self.user.name, why=why)
         except StoreUnavailable as error:
-            # Nothing is lost: reconcile sees that nothing runs any more, and charges until it was last seen. A start
-            # that failed must be written down by this hub, or the clock would take it for one that was cut off.
-            self.log.warning("Lease %s is given back later: %s", lease_id, error)
-            gone = await self.is_gone()
-            later = asyncio.create_task(self._write_end_later(gate, lease_id, why, gone=gone))
-            _LATER.add(later)
-            later.add_done_callback(_LATER.discard)
+            self._give_back_later(lease_id, why, error, gone=await self.is_gone())
         # Here and not in `clear_state`, which `poll` calls as soon as a process is gone, before this hook.
         self.lease_id, self.lease, self.chosen, self.policy = "", None, None, None
+        self._decided = None
+
+    def _give_back_later(self, lease_id: str, why: str, error: HubError, *, gone: bool) -> None:
+        """Nothing is lost: reconcile sees that nothing runs any more, and charges until it was last seen.
+
+        A start that failed must be written down by this hub, or the clock would take it for one that was cut off.
+        """
+        self.log.warning("Lease %s is given back later: %s", lease_id, error)
+        later = asyncio.create_task(self._write_end_later(self._gate(), lease_id, why, gone=gone))
+        _LATER.add(later)
+        later.add_done_callback(_LATER.discard)
 
     async def _write_end(self, gate: Gate, lease_id: str, why: str) -> bool:
         """False where the lease is the clock's to go on with."""
@@ -292,7 +374,7 @@ class GateMixin(Spawner):
         """A reason the clock or an operator wrote down before counts more than this one."""
         starting = self._spawn_future is not None and not self._spawn_future.done()
         if starting:
-            return "start-failed"
+            return START_FAILED
         return "stopped" if self._stop_ordered else "died"
 
     async def is_gone(self) -> bool:
@@ -314,6 +396,9 @@ class GateMixin(Spawner):
     def write_down(self) -> None:
         """Keep the state now, and not only at the end of the start: a hub that is killed finds what it began."""
         self.orm_spawner.state = self.get_state()
+        self._commit()
+
+    def _commit(self) -> None:
         session = object_session(self.orm_spawner)
         assert session is not None
         session.commit()

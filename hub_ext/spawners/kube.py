@@ -21,7 +21,6 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from jupyterhub.spawner import SpawnException
-from jupyterhub.utils import utcnow
 from kubernetes_asyncio.client import ApiException
 from kubespawner import KubeSpawner
 from kubespawner.slugs import safe_slug
@@ -42,7 +41,6 @@ from hub_ext.kube.pods import (
     why_waiting,
 )
 from hub_ext.kube.watch import EventWatch, PodWatch
-from hub_ext.quota.model import START_AGAIN_WITHIN
 from hub_ext.spawners.gate import GateMixin, facts_of, outcome
 from hub_ext.spawners.manifests import annotations_of, complaints, labels_of
 
@@ -353,7 +351,7 @@ class GatedKubeSpawner(GateMixin, KubeSpawner):
             await watch.seen()
         pod = watch.pods.get(self._key)
         if pod is None:
-            self._undecided = checking and not self.lease_id and self._asked_lately()
+            self._undecided |= self._asked_before_the_restart()
             if not self._stop_ordered and (gone := self._gone_pod()) is not None:
                 self._why_over = why_ended(gone, gone=True)
             return 1
@@ -364,11 +362,6 @@ class GatedKubeSpawner(GateMixin, KubeSpawner):
             return exit_code(pod)
         status = await super().poll()
         return status
-
-    def _asked_lately(self) -> bool:
-        """Whether the start that is written down is so young that somebody still waits for it."""
-        started = self.orm_spawner.started
-        return started is not None and (utcnow(with_tz=False) - started).total_seconds() < START_AGAIN_WITHIN
 
     def _why_it_ended(self) -> str:
         if self._why_over is not None and (self._gave_up or not self._stop_ordered):

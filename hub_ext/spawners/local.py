@@ -134,6 +134,8 @@ class GatedLocalSpawner(GateMixin, SimpleLocalProcessSpawner):
             self.pid = 0
             return 0
         status: int | None = await super().poll()
+        if status is not None and self.gate is not None:
+            self._undecided |= self._asked_before_the_restart()
         return status
 
     async def get_url(self) -> str:

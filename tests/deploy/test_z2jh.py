@@ -86,7 +86,7 @@ def test_servers_are_gated_pods_and_what_is_the_sites_stays(mounted: Path) -> No
     assert c.JupyterHub.spawner_class is GatedKubeSpawner
     assert GatedKubeSpawner.gate is not None
     # The site's own: sign-in, database, addresses, proxy, labels.
-    assert c.JupyterHub.authenticator_class is DummyAuthenticator
+    assert issubclass(c.JupyterHub.authenticator_class, DummyAuthenticator)
     assert c.JupyterHub.db_url == SITES_URL
     assert c.JupyterHub.hub_connect_url == "http://hub:8081"
     assert c.ConfigurableHTTPProxy == {"api_url": "http://proxy-api:8001"}

@@ -57,8 +57,13 @@ class Site:
 
 
 @contextmanager
-def a_site(folder: Path, kubernetes: Mapping[str, Any], **settings: Any) -> Iterator[Site]:
-    """As `hub_ext.bootstrap.extend` sets it up, with the project's documents; nothing of it is left afterwards."""
+def a_site(
+    folder: Path, kubernetes: Mapping[str, Any], *, authenticator: Any = None, **settings: Any
+) -> Iterator[Site]:
+    """As `hub_ext.bootstrap.extend` sets it up, with the project's documents; nothing of it is left afterwards.
+
+    `authenticator`: the site's own, as its configuration names it.
+    """
     (folder / "state").mkdir(exist_ok=True)
     given = Settings(
         root=ROOT,
@@ -71,6 +76,8 @@ def a_site(folder: Path, kubernetes: Mapping[str, Any], **settings: Any) -> Iter
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(GatedKubeSpawner, "gate", None)
         site = Site(given)
+        if authenticator is not None:
+            site.config.JupyterHub.authenticator_class = authenticator
         extend(site.config, given)
         yield site
 
