@@ -38,8 +38,10 @@ log = structlog.get_logger("hub_ext.clock")
 START_AGAIN_AFTER = 6
 """A hub that still lives and gave a start up writes that down within so many seconds."""
 MOST_TRIES = 3
+AT_ONCE = 0.25
+"""A hub that needs longer to say which servers there are has much to do."""
 REST = 20
-"""The hub answers for one part of the time, and has so many for the starts that it is asked about."""
+"""It answers for one part of the time, and has so many for the starts that it is asked about."""
 LONGEST_REST = 6.0
 SEEN_AFTER = 20
 """How old what is written of when a server was last seen may get; the clock itself knows it to the tick."""
@@ -118,7 +120,8 @@ class Reconciling(Leading):
                 self._hub_silent_since = now
             return None
         answered = time.monotonic()
-        self._hub_rests_until = answered + min(LONGEST_REST, REST * (answered - asked))
+        if answered - asked > AT_ONCE:
+            self._hub_rests_until = answered + min(LONGEST_REST, REST * (answered - asked))
         self._said.pop("hub", None)
         self._hub_silent_since = None
         return known

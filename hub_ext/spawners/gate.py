@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar, Protocol
 from urllib.parse import quote
 
@@ -19,21 +18,18 @@ from jupyterhub.utils import url_escape_path, url_path_join, utcnow
 from sqlalchemy.orm import object_session
 from traitlets import Unicode, default
 
-from hub_ext.core.decision import Code, Refuse, Wait
+from hub_ext.core.decision import Refuse, Wait
 from hub_ext.core.errors import BadInput, HubError, StoreUnavailable
 from hub_ext.language import Language
 from hub_ext.profiles.service import BadSelection, Chosen, Profiles, from_form
 from hub_ext.quota.model import START_AGAIN_WITHIN, Lease, LeaseState, Policy
 from hub_ext.quota.service import Admission, Answer
-from hub_ext.spawners.turns import Turns
 
 RETRY_SECONDS = 60
 LOOK_AGAIN_SECONDS = 10
 """How soon a script may look at its ticket again."""
 TICKETS = "/services/desk/tickets"
 START_FAILED = "start-failed"
-IN_PLACE_SECONDS = 8.0
-"""How long a start waits where it is, when only too many others start. JupyterHub answers a click within ten."""
 AGAIN_SECONDS = 2.0
 """How often the records are tried again while they are away."""
 _LATER: set[asyncio.Task[None]] = set()
@@ -78,10 +74,6 @@ class Gate:
     profiles: Profiles
     words: Words
     desk: bool = True
-
-    @cached_property
-    def turns(self) -> Turns:
-        return Turns(self.admission.live_among)
 
 
 class GateMixin(Spawner):
@@ -220,19 +212,13 @@ class GateMixin(Spawner):
         self.lease = lease
         return self.chosen
 
-    async def admit(self, chosen: Chosen, *, in_place: bool = True) -> None:
-        """Decide and book, in one transaction. From here on the post-stop hook gives the lease back, come what may.
-
-        `in_place` False: nobody is there to wait for a turn that comes within seconds.
-        """
+    async def admit(self, chosen: Chosen) -> None:
+        """Decide and book, in one transaction. From here on the post-stop hook gives the lease back, come what may."""
         if self.lease is not None and self.chosen is chosen:
             return  # decided before
         gate = self._gate()
         try:
             answer = await gate.admission.admit(chosen.person, chosen.ask, chosen.options)
-            if in_place and await self._turn_came(answer):
-                # The same question again: the answer is what was booked meanwhile.
-                answer = await gate.admission.admit(chosen.person, chosen.ask, chosen.options)
         except HubError as error:
             raise self.trouble(error) from None
         if answer.lease is None:
@@ -242,13 +228,6 @@ class GateMixin(Spawner):
         self._say(
             "admitted", lease=answer.lease.id, pool=answer.lease.pool, guaranteed=answer.lease.guaranteed
         )
-
-    async def _turn_came(self, answer: Answer) -> bool:
-        """Whether somebody who only waits because many start now is served before they would be sent to wait."""
-        ticket = answer.ticket
-        if ticket is None or ticket.outlook.code != Code.STARTS_BUSY:
-            return False
-        return await self._gate().turns.lease_of(ticket.id, IN_PLACE_SECONDS) is not None
 
     async def _no(self, answer: Answer, chosen: Chosen) -> SpawnException:
         """Not now, or not at all. Who has a ticket is led to where it is watched; the place is kept whoever watches."""
@@ -363,7 +342,7 @@ class GateMixin(Spawner):
         """Decide now, so that nobody has to click again: the clock starts what is booked."""
         self._undecided = False
         try:
-            await self.admit(await self.choose(), in_place=False)
+            await self.admit(await self.choose())
         except SpawnException as error:
             self.log.info(
                 "%s asked for a server before the restart and does not get it: %s", self._log_name, error

@@ -17,7 +17,7 @@ from hub_ext.quota.model import LeaseState
 from hub_ext.spawners import gate
 from hub_ext.spawners.kube import GatedKubeSpawner
 from tests.support.fakes import ObedientHub, ObedientWorld
-from tests.support.hub import ROOT, wait_for
+from tests.support.hub import ROOT
 from tests.support.pod_spawners import Site, a_site
 
 
@@ -156,15 +156,13 @@ async def test_a_hub_without_a_desk_leads_nobody_to_it(site: Site) -> None:
     assert "You are in line" in error.jupyterhub_html_message
 
 
-# -- whose turn comes within seconds ---------------------------------------------------------------------------------
+# -- when many start ------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     """One server starts, and no other may at the same time."""
     monkeypatch.setattr("kubespawner.spawner.load_config", lambda **options: None)
-    monkeypatch.setattr("hub_ext.spawners.turns.LOOK_SECONDS", 0.001)
-    monkeypatch.setattr(gate, "IN_PLACE_SECONDS", 60)
     policy = tmp_path / "pools.yaml"
     text = (ROOT / "policy" / "pools.yaml").read_text()
     assert "starts: 64" in text
@@ -178,85 +176,44 @@ def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 def clock(site: Site) -> Clockwork:
     assert GatedKubeSpawner.gate is not None
     world = ObedientWorld()
-    return Clockwork(GatedKubeSpawner.gate.admission, world, ObedientHub(world))
+    return Clockwork(GatedKubeSpawner.gate.admission, world, ObedientHub(world), starts_seconds=None)
 
 
-async def until_waiting(site: Site, *people: str) -> None:
+def waiting(site: Site) -> set[str]:
     assert GatedKubeSpawner.gate is not None
-    admission = GatedKubeSpawner.gate.admission
-
-    def waiting() -> set[str]:
-        with admission.store.reading() as txn:
-            return {ticket.ask.person for ticket in txn.tickets()}
-
-    await asyncio.to_thread(wait_for, lambda: waiting() == set(people), "they stand in line")
+    with GatedKubeSpawner.gate.admission.store.reading() as txn:
+        return {ticket.ask.person for ticket in txn.tickets()}
 
 
-async def test_a_start_that_only_waits_for_others_goes_on_where_it_is(busy: Site) -> None:
-    first, second = (busy.spawner(name, profile="h200") for name in ("first", "second"))
-    await first.pass_gate()
-    passing = asyncio.create_task(second.pass_gate())
-    await until_waiting(busy, "second")
-    await first._gate().admission.running(first.lease_id, "a-handle", None)
-    admission = second._gate().admission
-    leads = clock(busy)
-    await admission.in_thread(leads.tick)
-    async with asyncio.timeout(30):
-        await passing
-    assert second.lease is not None
-    lease = busy.lease(second.lease_id)
-    assert (lease.person, lease.state) == ("second", LeaseState.BOOKED)
-    with admission.store.reading() as txn:
-        assert txn.tickets() == []
-        assert len(txn.live_leases(person="second")) == 1
-
-
-async def test_a_start_that_waits_too_long_is_led_to_its_ticket(
-    busy: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gate, "IN_PLACE_SECONDS", 0.05)
+async def test_a_start_that_only_waits_for_others_is_led_to_its_ticket_and_has_its_turn(busy: Site) -> None:
     first, second = (busy.spawner(name, profile="h200") for name in ("first", "second"))
     await first.pass_gate()
     with pytest.raises(SpawnException) as refused:
         await second.pass_gate()
     assert (refused.value.status_code, refused.value.reason) == (409, "starts-busy")
-    await until_waiting(busy, "second")
-    assert second._gate().turns.waiting == 0
+    assert waiting(busy) == {"second"}
+    admission = first._gate().admission
+    await admission.running(first.lease_id, "a-handle", None)
+    await admission.in_thread(clock(busy).tick)
+    # The clock asks for the start; its gate finds what was booked.
+    await second.pass_gate()
+    assert (waiting(busy), busy.lease(second.lease_id).state) == (set(), LeaseState.BOOKED)
 
 
-async def test_a_start_goes_on_though_the_records_were_away_in_between(
-    busy: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_who_comes_in_a_rush_joins_the_line_though_a_start_has_just_finished(busy: Site) -> None:
+    """The clock books for all of them together; nobody passes those who wait."""
     first, second, third = (busy.spawner(name, profile="h200") for name in ("first", "second", "third"))
     await first.pass_gate()
+    with pytest.raises(SpawnException):
+        await second.pass_gate()
     admission = first._gate().admission
-    looked = 0
-    look = admission._live_among
-
-    def away_at_first(ids: Any) -> Any:
-        nonlocal looked
-        looked += 1
-        if looked < 3:
-            raise StoreUnavailable("The database is away. Nothing was booked. Try again.")
-        return look(ids)
-
-    monkeypatch.setattr(admission, "_live_among", away_at_first)
-    both = [asyncio.create_task(one.pass_gate()) for one in (second, third)]
-    await until_waiting(busy, "second", "third")
-    leads = clock(busy)
-    starting, left = first, {second, third}
-    while left:
-        await admission.running(starting.lease_id, f"of {starting.user.name}", None)
-        await admission.in_thread(leads.tick)
-        # Both came in the same second: either may be the first.
-        starting = await asyncio.to_thread(
-            wait_for, lambda: next((one for one in left if one.lease_id), None), "somebody's turn came"
-        )
-        left.remove(starting)
-    async with asyncio.timeout(30):
-        await asyncio.gather(*both)
-    assert looked >= 3
-    assert {lease.person for lease in all_leases()} == {"first", "second", "third"}
+    await admission.running(first.lease_id, "a-handle", None)
+    with pytest.raises(SpawnException) as refused:
+        await third.pass_gate()
+    assert refused.value.reason == "starts-busy"
+    assert waiting(busy) == {"second", "third"}
+    await admission.in_thread(clock(busy).tick)
+    assert len(waiting(busy)) == 1
 
 
 async def test_what_was_asked_before_a_restart_waits_in_line_and_holds_nothing_up(busy: Site) -> None:
@@ -264,5 +221,4 @@ async def test_what_was_asked_before_a_restart_waits_in_line_and_holds_nothing_u
     await first.pass_gate()
     second._undecided = True
     await second.run_post_stop_hook()
-    await until_waiting(busy, "second")
-    assert second._gate().turns.waiting == 0
+    assert waiting(busy) == {"second"}
