@@ -26,7 +26,7 @@ from tests.support.fakes import ObedientHub, ObedientWorld
 from tests.support.pod_spawners import Site, a_site
 
 
-class SitesSignIn(Authenticator):
+class SitesSignIn(Authenticator):  # type: ignore[misc]  # jupyterhub has no types
     """As a site has its own."""
 
     scope = List(Unicode(), ["openid"]).tag(config=True)
@@ -37,7 +37,8 @@ class SitesSignIn(Authenticator):
 
 def handler_of(app: JupyterHub, path: str) -> type[Any]:
     """Whom a request comes to: the first that matches."""
-    return next(route[1] for route in app.handlers if re.fullmatch(route[0], path))
+    found: type[Any] = next(route[1] for route in app.handlers if re.fullmatch(route[0], path))
+    return found
 
 
 def hub_with(authenticator: type[Authenticator]) -> JupyterHub:
