@@ -21,7 +21,7 @@ import pandas as pd
 import pytest
 from distributed import Client, KilledWorker
 from distributed.client import FutureCancelledError
-from distributed.comm import CommClosedError
+from distributed.comm.core import CommClosedError
 from matplotlib.figure import Figure
 
 from hub_ext.core.errors import HubError

@@ -189,7 +189,7 @@ def run_dask(
     """
     from distributed import KilledWorker
     from distributed.client import FutureCancelledError
-    from distributed.comm import CommClosedError
+    from distributed.comm.core import CommClosedError
 
     asked = _rounds(shares, rounds)
     try:
