@@ -266,8 +266,8 @@ class Factory:
 
     def gateway(self) -> Gateway:
         """The gateway of Dask clusters, ready to start."""
-        from hub_ext.clusters.backend import Quota
         from hub_ext.clusters.gateway import gateway
+        from hub_ext.clusters.holding import Quota
 
         quota = Quota(self.admission, self.clusters, saying(self.documents.clusters))
         backend, prepare = self._pods_of_clusters() if self.settings.on_kubernetes else self._processes()

@@ -24,7 +24,7 @@ import psutil
 from dask_gateway_server.backends.db_base import Cluster, JobStatus, Worker
 from dask_gateway_server.backends.local import UnsafeLocalBackend
 
-from hub_ext.clusters.backend import LEASE, START_FAILED, QuotaBackend, facts_of
+from hub_ext.clusters.backend import QuotaBackend
 from hub_ext.clusters.commands import (
     Credentials,
     Listen,
@@ -33,6 +33,7 @@ from hub_ext.clusters.commands import (
     worker_command,
     worker_environment,
 )
+from hub_ext.clusters.holding import LEASE, START_FAILED, facts_of
 from hub_ext.clusters.lifecycle import Heartbeat
 from hub_ext.clusters.model import ClusterProfile
 from hub_ext.core.amounts import is_gpu

@@ -21,7 +21,8 @@ from dask_gateway_server.routes import api_handler
 from traitlets.config import Config
 
 from hub_ext.clusters.authenticator import People, PeopleAuthenticator
-from hub_ext.clusters.backend import Quota, QuotaBackend
+from hub_ext.clusters.backend import QuotaBackend
+from hub_ext.clusters.holding import Quota
 from hub_ext.clusters.policy import HEARTBEAT_SECONDS, HEARTBEAT_TIMEOUT, START_SECONDS
 from hub_ext.clusters.settings import SERVICE, GatewaySettings
 from hub_ext.clusters.words import one_line
