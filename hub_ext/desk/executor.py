@@ -23,7 +23,7 @@ from hub_ext.quota.booking import (
     ticket_over,
     with_devices,
 )
-from hub_ext.quota.cluster import of_a_cluster, schedulers_of, within_cluster
+from hub_ext.quota.cluster import has_time_left, of_a_cluster, schedulers_of, within_cluster
 from hub_ext.quota.codes import TicketEnd
 from hub_ext.quota.ledger import Ledger
 from hub_ext.quota.model import SERVER, WORKER, Ask, Lease, LeaseState, Node, Outlook, Reservation, Ticket
@@ -174,7 +174,7 @@ class _Enacting:
         if any(held.id == ask.id or _of_one_server(held, ask) for held in own):
             return  # two leases for one server there never are
         scheduler = schedulers_of(own).get(ask.server)
-        if of_a_cluster(ask) and (scheduler is None or self.workers >= WORKERS_AT_ONCE):
+        if of_a_cluster(ask) and not self._may_grow(scheduler):
             return
         snapshot = Snapshot(
             self.ledger.tree,
@@ -206,6 +206,10 @@ class _Enacting:
         self.workers += ask.kind == WORKER
         if ask.kind == SERVER:
             self.done.starts.append((lease, ticket.options))
+
+    def _may_grow(self, scheduler: Lease | None) -> bool:
+        enough = self.workers >= WORKERS_AT_ONCE
+        return not enough and scheduler is not None and has_time_left(scheduler, self.now)
 
     def _count_down(self, ticket: Ticket) -> None:
         if ticket.wanted > 1:

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
-from hub_ext.core.clock import MINUTE, Instant
+from hub_ext.core.clock import MINUTE, Instant, Seconds
 from hub_ext.core.decision import Admit, Code, Refuse
 from hub_ext.quota.model import SCHEDULER, SERVER, WORKER, Ask, Lease, LeaseState, Ticket
+
+TOO_LATE: Final[Seconds] = MINUTE
+"""So long before its end a cluster gets no more workers: they would have to retire at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,10 @@ class ClusterLeases:
     def is_up(self) -> bool:
         """Whether its scheduler has a lease that is not being ended."""
         return self.scheduler is not None and self.scheduler.state is not LeaseState.ENDING
+
+    def grows(self, now: Instant) -> bool:
+        """Whether a worker that is booked now would have any time in it."""
+        return self.is_up and self.scheduler is not None and has_time_left(self.scheduler, now)
 
     def lacks(self, wish: int) -> int:
         """How many workers are missing; negative where there are more than wished for. What is ending does not count."""
@@ -62,6 +70,10 @@ def by_cluster(leases: Iterable[Lease], tickets: Iterable[Ticket]) -> dict[str, 
         )
         for name in sorted({*schedulers, *workers, *waiting})
     }
+
+
+def has_time_left(scheduler: Lease, now: Instant) -> bool:
+    return scheduler.ends_at - now > TOO_LATE
 
 
 def never_ran(lease: Lease) -> bool:

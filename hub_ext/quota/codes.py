@@ -188,7 +188,7 @@ CODES: Final[Mapping[Code, CodeEntry]] = {
     ),
     Code.CLUSTER_OVER: CodeEntry(
         ("refuse",),
-        "The Dask cluster has ended, or is being ended: it gets no more workers.",
+        "The Dask cluster has ended, is being ended, or ends within a minute: it gets no more workers.",
         {
             "pool": _POOL,
             "cluster": Fact("name of a cluster", "the cluster that asks for workers"),

@@ -193,7 +193,7 @@ def _as_it_stands(
     """What is granted already; None where something has to be written for it."""
     cluster, _ = read_cluster(txn, name, person.name)
     ticket, lacks, policy = cluster.ticket, cluster.lacks(wish), txn.policy
-    if not cluster.is_up:
+    if not cluster.grows(now):
         why = over(name, unit.pool) if lacks > 0 else None
         idle = ticket is None and not cluster.unused(in_use)
         return Granted(policy, now, cluster.workers, None, why) if idle else None

@@ -183,7 +183,7 @@ class Growth:
     def step(self) -> ClusterLeases:
         # 1. What it holds, and whether it is still there.
         cluster, own = read_cluster(self.txn, self.name, self.person.name)
-        if not cluster.is_up:
+        if not cluster.grows(self.now):
             return self._wind_up(cluster)
         # 2. Fewer wished for than there are: what nobody has begun to use goes back.
         lacks = cluster.lacks(self.wish)

@@ -226,6 +226,17 @@ def test_no_worker_outlives_its_cluster(centre: Centre) -> None:
     assert {lease.ends_at for lease in grant(centre, 3, minutes=1).leases} == {scheduler.ends_at}
 
 
+def test_in_its_last_minute_a_cluster_grows_no_more(centre: Centre) -> None:
+    scheduler = start_cluster(centre, minutes=60)
+    grant(centre, 5)
+    centre.clock.at = scheduler.ends_at - MINUTE
+    over = grant(centre, 9)
+    assert waits(over) == (Code.CLUSTER_OVER, 0)
+    assert cluster(centre).workers == (), "nobody has begun to start them"
+    centre.clock.at = scheduler.ends_at + HOUR
+    assert waits(grant(centre, 9)) == (Code.CLUSTER_OVER, 0)
+
+
 def test_workers_have_devices_of_their_own(centre_on_each: Centre) -> None:
     devices = tuple(Device(f"GPU-{number}", "h200") for number in range(3))
     centre_on_each.admission.put_nodes([Node("n1", {"gpu.h200": 3000, "cpu": 64_000}, devices)])
