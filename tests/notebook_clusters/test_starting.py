@@ -118,7 +118,7 @@ def test_while_no_worker_has_room_it_says_why_and_an_interrupt_leaves_nothing(
             "facts": {},
             "message": NO_ROOM["en"],
             "place": 3,
-            "eta": "2026-11-26T14:20:00+09:00",
+            "eta": {"at": "2026-11-26T14:20:00+09:00", "kind": "expected", "sentence": "expected 14:20"},
         },
     }
     told: list[str] = []

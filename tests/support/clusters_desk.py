@@ -12,6 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from tests.support.notebook_desk import BORROWED
+
 SEOUL = ZoneInfo("Asia/Seoul")
 TOKEN = "token-of-the-server"
 HOURS = {"en": "31.5 of 60 GPU-h left this week", "ko": "이번 주 60 GPU 시간 중 31.5 남음"}
@@ -47,6 +49,7 @@ def profiles(language: str) -> list[dict[str, Any]]:
             "cost_per_hour": {"guaranteed": 0.0, "borrowed": 0.0},
             "most_workers": 8,
             "minutes": [60, 120, 240],
+            "default_minutes": 120,
             "idle_minutes": [10, 20, 30, 60],
         } | facts
 
@@ -66,6 +69,7 @@ def profiles(language: str) -> list[dict[str, Any]]:
                 "borrowed",
             ),
             now={"guaranteed": 0, "borrowed": 6},
+            message=BORROWED[language],
             cost_per_hour={"guaranteed": 1 / 7, "borrowed": 1 / 14},
         ),
         one(

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hub_ext.notebook.clusters.cluster import Cluster, ClusterError, ClusterRefused
+from hub_ext.notebook.clusters.cluster import Cluster, ClusterError, ClusterRefused, FewerWorkers
 from hub_ext.notebook.clusters.inside import local
 from hub_ext.notebook.clusters.starting import astart, start
 from hub_ext.notebook.clusters.versions import DaskVersionWarning
@@ -38,6 +38,7 @@ __all__ = [
     "ClusterError",
     "ClusterRefused",
     "DaskVersionWarning",
+    "FewerWorkers",
     "astart",
     "local",
     "panel",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, cast
 
@@ -19,11 +20,20 @@ from dask_gateway.client import GatewayServerError
 
 from hub_ext.core.errors import HubError
 from hub_ext.language import Speaker
-from hub_ext.notebook.clusters.desk import ClustersDesk, DeskAway, Refused
+from hub_ext.notebook.clusters.desk import ClustersDesk, DeskAway, Refused, desk_of
 from hub_ext.notebook.clusters.model import ClusterState
 from hub_ext.notebook.clusters.words import speaker
 
-__all__ = ["Cluster", "ClusterError", "ClusterRefused", "Order", "in_words", "open_gateway", "server_here"]
+__all__ = [
+    "Cluster",
+    "ClusterError",
+    "ClusterRefused",
+    "FewerWorkers",
+    "Order",
+    "in_words",
+    "open_gateway",
+    "server_here",
+]
 
 UNDO_SECONDS: Final = 20.0
 """How long somebody who interrupts waits for the order to be taken back."""
@@ -35,6 +45,10 @@ class ClusterError(HubError):
 
 class ClusterRefused(ClusterError):
     """The quota or the gateway says no; the text says why, and what would be possible."""
+
+
+class FewerWorkers(UserWarning):
+    """There are fewer workers than were wished for, for now; the text says why."""
 
 
 class _ClosedOnce(Gateway):
@@ -52,15 +66,57 @@ class Cluster(GatewayCluster):
     It ends when it is closed, and with the kernel that started it. Made by `clusters.start`.
     """
 
-    desk: ClustersDesk | None = None
-    say: Speaker = speaker("en")
+    desk: ClustersDesk | None
+    say: Speaker
 
     def _init_internal(self, **options: Any) -> None:
+        self.say, self.desk = speaker(), desk_of()
         try:
             super()._init_internal(**options)
         finally:
             if hasattr(self, "gateway"):
                 self.gateway.__class__ = _ClosedOnce
+
+    async def _start_async(self) -> None:
+        speak(self.gateway, self.say)
+        await super()._start_async()
+
+    def scale(self, n: int, **options: Any) -> Any:
+        """Wish for `n` workers. It grows as far as the quota has room; a FewerWorkers warning says why not further."""
+        return self._tell("scale", count=n)
+
+    def adapt(
+        self, minimum: int | None = None, maximum: int | None = None, active: bool = True, **options: Any
+    ) -> Any:
+        """Let the number of workers follow the work, from `minimum` to `maximum`; warns as `scale` does."""
+        return self._tell("adapt", minimum=minimum, maximum=maximum, active=active)
+
+    def _tell(self, order: str, **body: Any) -> Any:
+        if self.asynchronous:
+            return self._wish_and_warn(order, **body)
+        with in_words(self.say):
+            told = self.gateway.sync(self.wish, order, **body)
+        if told:
+            # At the line that called `scale` or `adapt`.
+            warnings.warn(FewerWorkers(told), stacklevel=3)
+        return None
+
+    async def _wish_and_warn(self, order: str, **body: Any) -> None:
+        with in_words(self.say):
+            told = await self.wish(order, **body)
+        if told:
+            warnings.warn(FewerWorkers(told), stacklevel=2)
+
+    async def wish(self, order: str, **body: Any) -> str:
+        """Wish, on the cluster's own event loop; why there are fewer for now, "" where there are not."""
+        url = f"{self.gateway.address}/api/v1/clusters/{self.name}/{order}"
+        response = await self.gateway._request("POST", url, json=body)
+        try:
+            answer = await response.json()
+        except (ValueError, aiohttp.ClientError):
+            return ""
+        told = answer.get("msg") if isinstance(answer, dict) and not answer.get("ok", True) else None
+        return told if isinstance(told, str) else ""
 
     def state(self) -> Any:
         """How the cluster stands (a `ClusterState`): workers, end, notice, and what more is waited for.
@@ -124,6 +180,14 @@ def server_here(environment: Mapping[str, str] = os.environ) -> str | None:
     return environment.get("HANGANG_SERVER", environment.get("JUPYTERHUB_SERVER_NAME"))
 
 
+def speak(gateway: Gateway, say: Speaker) -> None:
+    """Let the gateway's answers be sentences in this language, before its first request, on its event loop."""
+    if gateway._session is None:
+        gateway._session = aiohttp.ClientSession(
+            cookie_jar=aiohttp.CookieJar(unsafe=True), headers={"Accept-Language": say.language}
+        )
+
+
 class Order:
     """A cluster that is ordered, and may be taken back at any moment without leaving anything behind."""
 
@@ -135,11 +199,7 @@ class Order:
 
     async def send(self) -> None:
         """Begin, on the gateway's event loop."""
-        if self._gateway._session is None:
-            # Its answers are sentences for this person.
-            self._gateway._session = aiohttp.ClientSession(
-                cookie_jar=aiohttp.CookieJar(unsafe=True), headers={"Accept-Language": self._say.language}
-            )
+        speak(self._gateway, self._say)
         self._sent = asyncio.ensure_future(self._gateway._submit(**self._options))
 
     async def name(self) -> str:

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from hub_ext.notebook.clusters.cluster import Cluster, server_here
-from hub_ext.notebook.clusters.desk import desk_of
 
 __all__ = ["Adapts", "SidebarCluster"]
 
@@ -33,7 +32,6 @@ class SidebarCluster(Cluster):
     def __init__(self, **options: Any) -> None:
         server = server_here()
         super().__init__(**({} if server is None else {"server": server}) | options)
-        self.desk = desk_of()
         self._telling: set[asyncio.Task[Any]] = set()
 
     def adapt(

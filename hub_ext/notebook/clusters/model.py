@@ -26,7 +26,7 @@ class Offer:
     """One size of worker, as it stands for this person now.
 
     `guaranteed` and `borrowed` are how many workers there is room for. Costs are GPU-hours that one worker takes in an
-    hour. `minutes` and `idle_minutes` are the choices there are.
+    hour. `minutes` and `idle_minutes` are the choices there are; without a default (0) it runs as long as it may.
     """
 
     profile: str
@@ -42,11 +42,8 @@ class Offer:
     cost_borrowed: float = 0.0
     most_workers: int = 1
     minutes: tuple[int, ...] = ()
+    default_minutes: int = 0
     idle_minutes: tuple[int, ...] = ()
-
-    @property
-    def gpus(self) -> bool:
-        return max(self.cost_guaranteed, self.cost_borrowed) > 0
 
     def cost(self, workers: int) -> float:
         """GPU-hours in an hour of so many workers: the guaranteed ones first, the rest borrowed, or waited for."""
@@ -78,11 +75,11 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Why there are not more workers now; place and expected time where they wait in line."""
+    """Why there are not more workers now; place and, in words, the expected time where they wait in line."""
 
     message: str
     place: int | None = None
-    eta: datetime | None = None
+    eta: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +135,7 @@ def _offer(item: Mapping[str, Any], language: str) -> Offer:
         cost_borrowed=_hours(cost.get("borrowed")),
         most_workers=max(1, _count(item.get("most_workers"))),
         minutes=_choices(item.get("minutes")),
+        default_minutes=_count(item.get("default_minutes")),
         idle_minutes=_choices(item.get("idle_minutes")),
     )
 
@@ -179,7 +177,7 @@ def _waiting(found: Mapping[str, Any], language: str) -> Waiting:
     return Waiting(
         message=_text(found.get("message"), language),
         place=_count(place) or None,
-        eta=_moment(eta.get("at") if isinstance(eta, Mapping) else eta),
+        eta=_line(eta, language),
     )
 
 

@@ -25,9 +25,9 @@ from hub_ext.notebook.clusters.cluster import (
     open_gateway,
     server_here,
 )
-from hub_ext.notebook.clusters.desk import desk_of
 from hub_ext.notebook.clusters.telling import Telling
 from hub_ext.notebook.clusters.versions import DaskVersionWarning, versions_differ
+from hub_ext.notebook.clusters.view import sentence
 from hub_ext.notebook.clusters.words import speaker
 
 __all__ = ["Wish", "astart", "start"]
@@ -70,11 +70,11 @@ class Wish:
             )
         return cls(least, most, adapts=True)
 
-    def tell(self, cluster: Cluster) -> Any:
-        """Tell the cluster; an awaitable where it is asynchronous."""
+    async def tell(self, cluster: Cluster) -> str:
+        """Tell the cluster, on its event loop; why it gets fewer for now, "" where it does not."""
         if self.adapts:
-            return cluster.adapt(minimum=self.least, maximum=self.most)
-        return cluster.scale(self.most)
+            return await cluster.wish("adapt", minimum=self.least, maximum=self.most, active=True)
+        return await cluster.wish("scale", count=self.most)
 
 
 def start(
@@ -118,14 +118,14 @@ def start(
             gateway.sync(order.send)
             name = gateway.sync(order.name)
             (ordered or _nothing)(name)
-            cluster = _connected(Cluster.from_name(name, shutdown_on_close=True), say)
+            cluster = Cluster.from_name(name, shutdown_on_close=True)
             try:
                 client: Client = cluster.get_client()
             except OSError:
                 # It may have been stopped just now: then that is what happened.
                 gateway.sync(gateway._wait_for_start, name)
                 raise
-            wish.tell(cluster)
+            telling(cluster.gateway.sync(wish.tell, cluster))
             steps = until_there(cluster, wish)
             while (step := cluster.gateway.sync(_next, steps)) is not None:
                 telling(step)
@@ -167,14 +167,14 @@ async def astart(
             telling(say("Starting the cluster …"))
             await order.send()
             name = await order.name()
-            cluster = _connected(Cluster.from_name(name, shutdown_on_close=True, asynchronous=True), say)
+            cluster = Cluster.from_name(name, shutdown_on_close=True, asynchronous=True)
             await cluster
             try:
                 client = found = cast(Client, await cluster.get_client())
             except OSError:
                 await gateway._wait_for_start(name)
                 raise
-            await wish.tell(cluster)
+            telling(await wish.tell(cluster))
             async for step in until_there(cluster, wish):
                 telling(step)
             _warn(await cast(Awaitable[Mapping[str, Any]], found.get_versions()), say)
@@ -192,11 +192,6 @@ async def _undo(client: Client | None, cluster: Cluster | None, order: Order) ->
     if cluster is not None:
         await cluster.close()
     await order.take_back()
-
-
-def _connected(cluster: Cluster, say: Speaker) -> Cluster:
-    cluster.say, cluster.desk = say, desk_of()
-    return cluster
 
 
 async def until_there(cluster: Cluster, wish: Wish) -> AsyncIterator[str]:
@@ -234,8 +229,8 @@ async def _what_is_waited_for(cluster: Cluster, wish: Wish, say: Speaker) -> str
     line = [say("No worker yet."), state.waiting.message]
     if state.waiting.place is not None:
         line.append(say("Place in line: {place}.", place=state.waiting.place))
-    if state.waiting.eta is not None:
-        line.append(say("Expected {time}.", time=f"{state.waiting.eta:%H:%M}"))
+    if state.waiting.eta:
+        line.append(sentence(state.waiting.eta))
     line.append(say("It goes on by itself; interrupt to give up."))
     return " ".join(part for part in line if part)
 

@@ -18,6 +18,8 @@ class Telling:
         self._line: Any = None
 
     def __call__(self, sentence: str) -> None:
+        if not sentence:
+            return
         if self._tell is not None:
             self._tell(sentence)
         elif (display := _display()) is None:

@@ -22,6 +22,7 @@ __all__ = [
     "head",
     "label",
     "length",
+    "sentence",
     "standing",
     "usage",
     "workers_of",
@@ -107,7 +108,7 @@ def details(offer: Offer, say: Speaker) -> str:
     facts = " · ".join(part for part in (offer.worker, *room) if part)
     borrowed = (
         say("Borrowed workers may be taken back, with notice; their data moves to the others.")
-        if offer.borrowed
+        if offer.borrowed and offer.state != "borrowed"
         else ""
     )
     parts = [
@@ -208,8 +209,8 @@ def _waiting(state: ClusterState, say: Speaker) -> str:
     ]
     if waiting.place is not None:
         parts.append(say("Place in line: {place}.", place=waiting.place))
-    if waiting.eta is not None:
-        parts.append(say("Expected {time}.", time=f"{waiting.eta:%H:%M}"))
+    if waiting.eta:
+        parts.append(sentence(waiting.eta))
     return box("wait", ICONS["wait"], " ".join(part for part in parts if part))
 
 
@@ -253,6 +254,11 @@ def _bar(worker: Worker, name: str, say: Speaker) -> str:
         f'aria-valuenow="{part}"><span style="width:{part}%"></span></span>'
         f'<span class="hg-value">{escape(memory)} · {escape(busy)}</span>'
     )
+
+
+def sentence(words: str) -> str:
+    """Words as a sentence of their own."""
+    return f"{words[:1].upper()}{words[1:]}."
 
 
 def size(count: int) -> str:

@@ -28,7 +28,7 @@ from hub_ext.notebook.clusters import view
 from hub_ext.notebook.clusters.cluster import Cluster, ClusterError, in_words, open_gateway
 from hub_ext.notebook.clusters.desk import desk_of
 from hub_ext.notebook.clusters.model import Menu, Offer
-from hub_ext.notebook.clusters.starting import start
+from hub_ext.notebook.clusters.starting import Wish, start
 from hub_ext.notebook.clusters.versions import versions_differ
 from hub_ext.notebook.clusters.watch import Seen, Watch
 from hub_ext.notebook.clusters.words import speaker
@@ -145,14 +145,8 @@ class Panel(VBox):
                 *(HBox([self._least, self._most, adapt], layout=row), self._usage, HBox([stop])),
             ]
         )
-        scale.on_click(lambda _: self._beside(lambda: self._cluster.scale(self._count.value)))
-        adapt.on_click(
-            lambda _: self._beside(
-                lambda: self._cluster.adapt(
-                    minimum=self._least.value, maximum=max(self._least.value, self._most.value)
-                )
-            )
-        )
+        scale.on_click(lambda _: self._beside(lambda: self._wish(Wish(self._count.value, self._count.value))))
+        adapt.on_click(lambda _: self._beside(self._adapt))
         stop.on_click(lambda _: self._beside(self._stop_it))
 
     def _lengths(self, minutes: tuple[int, ...]) -> list[tuple[str, int]]:
@@ -198,8 +192,9 @@ class Panel(VBox):
             return
         self._details.value = view.details(offer, self.say)
         self._workers.max = self._count.max = self._least.max = self._most.max = offer.most_workers
-        lengths = self._lengths(offer.minutes)
-        _offer_choices(self._minutes, [(self.say("as long as it may"), 0), *lengths], 0)
+        # Without a choice of one's own it is the profile's default, or as long as the pool allows.
+        free = [] if offer.default_minutes else [(self.say("as long as it may"), 0)]
+        _offer_choices(self._minutes, [*free, *self._lengths(offer.minutes)], offer.default_minutes)
         _offer_choices(self._idle, self._lengths(offer.idle_minutes or IDLE_MINUTES), IDLE_DEFAULT)
         self._price(None)
 
@@ -279,6 +274,14 @@ class Panel(VBox):
         self._choice.layout.display, self._running.layout.display = "none", ""
         self._watch.follow(cluster)
         self._beside(self._compare_versions)
+
+    def _wish(self, wish: Wish) -> None:
+        cluster = self._cluster
+        self._tell("wait", "◷", cluster.gateway.sync(wish.tell, cluster))
+
+    def _adapt(self) -> None:
+        least = self._least.value
+        self._wish(Wish(least, max(least, self._most.value), adapts=True))
 
     def _compare_versions(self) -> None:
         if self.client is not None:
