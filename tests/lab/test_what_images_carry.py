@@ -50,6 +50,30 @@ def test_the_extension_runs_on_what_the_image_carries(carried: Path) -> None:
     assert "저장해 주세요" in done.stdout
 
 
+def test_clusters_are_started_from_what_the_image_carries(carried: Path) -> None:
+    program = """
+import hub_ext, pathlib
+from hub_ext.notebook import clusters, scheduler_preload
+from hub_ext.notebook.clusters import labextension, widgets
+assert pathlib.Path(hub_ext.__file__).is_relative_to(pathlib.Path.cwd()), hub_ext.__file__
+panel = clusters.panel(language="ko")
+print(panel._start.description)
+panel.close()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=carried,
+        env={"PYTHONPATH": str(carried), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "시작" in done.stdout
+    folder = re.findall(r"DASK_ROOT_CONFIG=\S*/site-packages/(\S+)", CONTAINERFILE)[0]
+    assert "hub_ext.notebook.clusters" in (carried / folder / "hangang.yaml").read_text()
+
+
 def test_jupyter_finds_it_there(carried: Path) -> None:
     paths = dict(re.findall(r"(JUPYTER_\w*PATH)=\S*/site-packages/(\S+)", CONTAINERFILE))
     config = json.loads(
