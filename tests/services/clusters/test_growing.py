@@ -274,6 +274,21 @@ def test_a_cluster_does_not_pass_a_server_that_waits_for_the_same(centre: Centre
     assert cluster(centre).workers == ()
 
 
+def test_a_cluster_does_not_pass_a_server_that_would_only_borrow(centre: Centre) -> None:
+    """Asked alone or in line, the order is the same: servers first."""
+    start_cluster(centre)
+    for name in ("l1", "l2"):
+        centre.start(name, minutes=60)
+    centre.start("l3", person="owner", pool="lab", minutes=60)
+    centre.admission.put_person(OWNER)
+    asked = Ask("t1", "owner", "lab", {"gpu.h200": 1000}, server="x", minutes=60)
+    assert centre.admission.admit_now(OWNER, asked).ticket is not None
+    gone(centre, centre.lease("l1"))
+    assert waits(grant(centre, 1)) == (Code.OTHERS_WAITING, 1)
+    centre.clockwork.tick()
+    assert (centre.lease("t1").live, cluster(centre).workers) == (True, ())
+
+
 def test_a_server_passes_clusters_that_wait(centre: Centre) -> None:
     start_cluster(centre)
     grant(centre, 5)
