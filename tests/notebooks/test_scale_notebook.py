@@ -182,9 +182,12 @@ def test_every_figure_says_where_it_comes_from_and_how_often_it_is_replicated(ru
 
 @pytest.mark.slow
 def test_no_cell_complains(run: Run) -> None:
-    complaints = [
+    said = "".join(
         o["text"] for cell in run.cells.values() for o in cell.get("outputs", []) if o.get("name") == "stderr"
-    ]
+    )
+    # What Dask logs of a machine that is busy with other things (slow to end, slow to answer) is no fault of the notebook.
+    busy = re.compile(r"- distributed\.\S+ - (INFO|WARNING) - ")
+    complaints = [line for line in said.splitlines() if line.strip() and not busy.search(line)]
     assert complaints == []
 
 
