@@ -13,10 +13,9 @@ from typing import Final
 from hub_ext.core.amounts import MILLI, is_gpu
 from hub_ext.core.clock import Instant, Seconds
 from hub_ext.desk.charts import share_of
-from hub_ext.desk.clusters import is_of_cluster
 from hub_ext.desk.records import Held, Total
 from hub_ext.desk.tables_csv import Cell as TableCell
-from hub_ext.desk.views_parts import short_name
+from hub_ext.desk.views_parts import of_cluster
 from hub_ext.language import Speaker
 from hub_ext.quota.explain import Titles
 from hub_ext.quota.model import LeaseState, Node, Policy
@@ -262,19 +261,12 @@ def _holder(facts: CentreFacts, held: Held, say: Speaker) -> Holder:
     return Holder(
         person=held.person,
         pool=_title(facts.titles, held.pool, say),
-        what=_what(held, say.amounts(gpus or held.amounts), say),
+        what=of_cluster(say.amounts(gpus or held.amounts), held.kind, held.server, say),
         standing=standing_of(held),
         until=say.moment(held.ends_at, facts.now),
         until_exact=say.exact(held.ends_at),
         lease=held.id,
     )
-
-
-def _what(held: Held, amounts: str, say: Speaker) -> str:
-    """A part of a cluster says so, and of which."""
-    if not is_of_cluster(held.kind):
-        return amounts
-    return f"{amounts} · {say('Dask cluster {name}', name=short_name(held.server))}"
 
 
 # -- totals -----------------------------------------------------------------------------------------------------------

@@ -14,12 +14,13 @@ from hub_ext.core.clock import Instant
 from hub_ext.core.decision import Code
 from hub_ext.desk.records import Cursor, EntryFilter
 from hub_ext.desk.tables_csv import Cell
+from hub_ext.desk.views_parts import of_cluster
 from hub_ext.desk.views_queue import pool_choices
 from hub_ext.language import Speaker
 from hub_ext.quota.budget import first_instant
 from hub_ext.quota.explain import Titles, explain
 from hub_ext.quota.ledger import Entry, EntryKind
-from hub_ext.quota.model import Policy
+from hub_ext.quota.model import SERVER, Policy
 
 ENTRIES_A_PAGE: Final = 50
 _CODE = re.compile(r"[a-z][a-z-]{1,40}", re.ASCII)
@@ -193,7 +194,9 @@ def told(entry: Entry, facts: LogFacts, say: Speaker) -> str:
 
 
 def _booked(entry: Entry, facts: LogFacts, say: Speaker) -> str:
-    what, time = say.amounts(entry.facts["amounts"]), say.moment(entry.facts["ends_at"], facts.now)
+    kind, server = str(entry.facts.get("kind") or SERVER), str(entry.facts.get("server") or "")
+    what = of_cluster(say.amounts(entry.facts["amounts"]), kind, server, say)
+    time = say.moment(entry.facts["ends_at"], facts.now)
     if entry.facts["guaranteed"]:
         return say("{what}, guaranteed, until {time}", what=what, time=time)
     lender = entry.facts.get("lender") or ""

@@ -13,6 +13,7 @@ from hub_ext.desk.views_waiting import CURED_BY_THE_PERSON
 from hub_ext.language import Speaker
 from hub_ext.quota.budget import BudgetState
 from hub_ext.quota.explain import Explanation, Titles, explain
+from hub_ext.quota.model import SERVER
 from hub_ext.quota.policy import End
 
 
@@ -52,6 +53,13 @@ class BudgetLine:
 def short_name(cluster: str) -> str:
     """So much of its name tells a cluster apart for people."""
     return cluster[:8]
+
+
+def of_cluster(amounts: str, kind: str, server: str, say: Speaker) -> str:
+    """What a lease holds; a part of a cluster says of which."""
+    if kind == SERVER or not server:
+        return amounts
+    return f"{amounts} · {say('Dask cluster {name}', name=short_name(server))}"
 
 
 def waiting_chip(ticket: Waiting, now: Instant, say: Speaker) -> Chip:

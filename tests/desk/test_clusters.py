@@ -383,9 +383,11 @@ async def test_an_operator_reads_of_which_cluster_a_gpu_and_a_wait_are(centre: C
     async with centre.visit(OPERATOR_PERSON) as operator:
         machines = text_of((await operator.get("/services/desk/centre")).text)
         queue = text_of((await operator.get("/services/desk/centre/queue")).text)
+        log = text_of((await operator.get("/services/desk/centre/decisions?kind=booked")).text)
     assert machines.count("1 × H200 · Dask cluster c0ffee00") == 3
     assert "Dask cluster c0ffee00" in queue
     assert "wants 2 of these" in queue
+    assert "1 × H200 · 8 CPU · 96 GB · Dask cluster c0ffee00, guaranteed, until 11:00" in log
 
 
 async def test_the_waiting_room_of_a_cluster_is_its_card(centre: Clustered) -> None:
