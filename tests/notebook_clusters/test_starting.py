@@ -216,6 +216,22 @@ async def test_a_cancelled_astart_leaves_nothing(notebook: RealGateway) -> None:
         await starting_it
 
 
+def test_a_cluster_that_runs_already_is_connected_to_and_goes_on(notebook: RealGateway) -> None:
+    with pytest.raises(clusters.ClusterError, match="No cluster of yours"):
+        clusters.connect()
+    cluster = clusters.start(1).cluster
+    try:
+        again = clusters.connect()
+        assert again.cluster.name == cluster.name
+        assert again.submit(sum, [1, 2]).result(60) == 3
+        again.cluster.close()
+        assert list(notebook.running()) == [cluster.name]
+        with pytest.raises(clusters.ClusterError, match="No cluster of yours"):
+            clusters.connect("another")
+    finally:
+        cluster.close()
+
+
 def test_another_version_of_dask_is_warned_of(notebook: RealGateway, monkeypatch: pytest.MonkeyPatch) -> None:
     versions = Client.get_versions
 

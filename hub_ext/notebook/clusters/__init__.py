@@ -4,6 +4,7 @@
 
     client = clusters.start(workers=4, profile="cpu")     # a connected dask.distributed.Client
     client = await clusters.astart(workers=4)             # the same for async code
+    client = clusters.connect()                           # to a cluster of yours that runs already
     clusters.panel()                                      # a panel to choose, watch, scale and stop
     client = clusters.local()                             # inside this server alone, sized to what it has
 
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from hub_ext.notebook.clusters.cluster import Cluster, ClusterError, ClusterRefused, FewerWorkers
 from hub_ext.notebook.clusters.inside import local
-from hub_ext.notebook.clusters.starting import astart, start
+from hub_ext.notebook.clusters.starting import astart, connect, start
 from hub_ext.notebook.clusters.versions import DaskVersionWarning
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ __all__ = [
     "DaskVersionWarning",
     "FewerWorkers",
     "astart",
+    "connect",
     "local",
     "panel",
     "start",

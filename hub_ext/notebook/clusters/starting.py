@@ -1,4 +1,4 @@
-"""`start` and `astart`: a cluster is ordered, connected to, and waited for until its first worker is there.
+"""`start`, `astart` and `connect`: a cluster is ordered, connected to, and waited for until its first worker is there.
 
 1. Check what is asked for. 2. Order it: a refusal is told in words, and nothing is left. 3. Connect when its scheduler
 runs. 4. Wish for workers. 5. Wait for the first one, saying what is waited for. 6. Warn where versions differ.
@@ -30,7 +30,7 @@ from hub_ext.notebook.clusters.versions import DaskVersionWarning, versions_diff
 from hub_ext.notebook.clusters.view import sentence
 from hub_ext.notebook.clusters.words import speaker
 
-__all__ = ["Wish", "astart", "start"]
+__all__ = ["Wish", "astart", "connect", "start"]
 
 LOOK_SECONDS: Final = 0.25
 ASK_SECONDS: Final = 2.0
@@ -184,6 +184,30 @@ async def astart(
         raise
     finally:
         await gateway.close()
+
+
+def connect(name: str | None = None) -> Client:
+    """A client of a cluster of yours that runs already, as one of JupyterLab's sidebar or of another notebook.
+
+    Args:
+        name: the cluster's name; None for the one that was started last.
+
+    The cluster goes on when this kernel ends. Raises ClusterError where there is none.
+    """
+    say = speaker()
+    gateway = open_gateway(say)
+    try:
+        with in_words(say):
+            found = sorted(gateway.list_clusters(), key=lambda report: report.start_time)
+            names = [report.name for report in found]
+            if not names or name not in (None, *names):
+                raise ClusterError(say("No cluster of yours runs by that name. Start one."))
+            cluster = Cluster.from_name(name or names[-1])
+            client: Client = cluster.get_client()
+        _warn(cast(Mapping[str, Any], client.get_versions()), say)
+        return client
+    finally:
+        gateway.close()
 
 
 async def _undo(client: Client | None, cluster: Cluster | None, order: Order) -> None:
