@@ -61,6 +61,7 @@ def test_the_state_comes_from_the_desk_and_says_when_it_does_not(
     try:
         state = cluster.state()
         assert (state.name, state.live, state.running) == (cluster.name, 2, 2)
+        assert cluster.logs() == {"scheduler": "No module named 'of_mine'"}
         desk.fails = "failing"
         with pytest.raises(clusters.ClusterError, match="desk does not answer"):
             cluster.state()
@@ -83,8 +84,9 @@ def test_options_that_do_not_exist_are_told(notebook: RealGateway) -> None:
 
 
 def test_a_scheduler_that_does_not_come_up_is_told(notebook: RealGateway) -> None:
-    with pytest.raises(clusters.ClusterError, match="did not start, or was stopped"):
+    with pytest.raises(clusters.ClusterError, match="did not start, or was stopped") as failed:
         clusters.start(1, "no-scheduler")
+    assert failed.value.__notes__ == ["scheduler: No module named 'of_mine'"]
 
 
 def test_an_adaptive_cluster_grows_with_the_work_and_without_work_waits_for_nobody(

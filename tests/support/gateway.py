@@ -22,10 +22,23 @@ from tests.support.hub import wait_for
 CONFIG = """
 import sys
 from pathlib import Path
+from aiohttp import web
+from dask_gateway_server.backends.local import UnsafeLocalBackend
 from dask_gateway_server.options import Integer, Mapping, Options, String
 
 TOOLS = Path(sys.executable).parent
-c.DaskGateway.backend_class = "dask_gateway_server.backends.local.UnsafeLocalBackend"
+
+class WithLogs(UnsafeLocalBackend):
+    # The ends of logs, as this project's gateway tells them.
+
+    async def setup(self, app):
+        await super().setup(app)
+        app.add_routes([web.get("/api/v1/clusters/{{name}}/logs", self.logs)])
+
+    async def logs(self, request):
+        return web.json_response({{"logs": {{"scheduler": "No module named 'of_mine'"}}}})
+
+c.DaskGateway.backend_class = WithLogs
 c.DaskGateway.authenticator_class = "dask_gateway_server.auth.SimpleAuthenticator"
 c.DaskGateway.address = "127.0.0.1:{port}"
 c.Proxy.address = "127.0.0.1:{http}"

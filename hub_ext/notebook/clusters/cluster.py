@@ -35,6 +35,8 @@ __all__ = [
     "server_here",
 ]
 
+LAST_WORDS: Final = 2000
+"""Characters of a log that an error quotes."""
 UNDO_SECONDS: Final = 20.0
 """How long somebody who interrupts waits for the order to be taken back."""
 
@@ -136,6 +138,13 @@ class Cluster(GatewayCluster):
         except DeskAway:
             raise ClusterError(self.say("The desk does not answer. Try again in a minute.")) from None
 
+    def logs(self) -> Any:
+        """The ends of its logs, by who wrote them (`scheduler`, names of workers); an awaitable where it is one."""
+        if self.asynchronous:
+            return logs_of(self.gateway, self.name)
+        with in_words(self.say):
+            return self.gateway.sync(logs_of, self.gateway, self.name)
+
     async def workers(self) -> Mapping[str, Any]:
         """The workers that the scheduler has, by address, with their metrics; on the cluster's own event loop."""
         if self.scheduler_comm is None:
@@ -188,6 +197,14 @@ def speak(gateway: Gateway, say: Speaker) -> None:
         )
 
 
+async def logs_of(gateway: Gateway, name: str) -> dict[str, str]:
+    """The ends of a cluster's logs; raises as the gateway's client does."""
+    response = await gateway._request("GET", f"{gateway.address}/api/v1/clusters/{name}/logs")
+    answer = await response.json()
+    found = answer.get("logs") if isinstance(answer, dict) else None
+    return {str(who): str(text) for who, text in found.items()} if isinstance(found, dict) else {}
+
+
 class Order:
     """A cluster that is ordered, and may be taken back at any moment without leaving anything behind."""
 
@@ -206,6 +223,18 @@ class Order:
         """The new cluster's name. Raises as the gateway's client does; see `in_words`."""
         assert self._sent is not None
         return await asyncio.shield(self._sent)
+
+    async def last_words(self) -> str:
+        """What the cluster's processes wrote last, as a note to an error; "" where nothing is known. Never raises."""
+        if self._sent is None or not self._sent.done() or self._sent.cancelled() or self._sent.exception():
+            return ""
+        try:
+            found = await asyncio.wait_for(logs_of(self._gateway, self._sent.result()), UNDO_SECONDS)
+        except Exception:
+            return ""
+        return "\n".join(
+            f"{who}: {text.strip()[-LAST_WORDS:]}" for who, text in found.items() if text.strip()
+        )
 
     async def take_back(self) -> None:
         """Stop what came of it, also where its name is not known yet. Never raises."""

@@ -20,6 +20,7 @@ from hub_ext.language import Speaker
 from hub_ext.notebook.clusters.cluster import (
     Cluster,
     ClusterError,
+    ClusterRefused,
     Order,
     in_words,
     open_gateway,
@@ -131,7 +132,8 @@ def start(
                 telling(step)
             _warn(cast(Mapping[str, Any], client.get_versions()), say)
         return client
-    except BaseException:
+    except BaseException as problem:
+        _quote(problem, gateway.sync(order.last_words) if _is_failure(problem) else "")
         if cluster is not None:
             cluster.close()
         gateway.sync(order.take_back)
@@ -179,7 +181,8 @@ async def astart(
                 telling(step)
             _warn(await cast(Awaitable[Mapping[str, Any]], found.get_versions()), say)
         return found
-    except BaseException:
+    except BaseException as problem:
+        _quote(problem, await order.last_words() if _is_failure(problem) else "")
         await asyncio.shield(_undo(client, cluster, order))
         raise
     finally:
@@ -208,6 +211,16 @@ def connect(name: str | None = None) -> Client:
         return client
     finally:
         gateway.close()
+
+
+def _is_failure(problem: BaseException) -> bool:
+    """Whether its logs may say more: a refusal and an interrupt speak for themselves."""
+    return isinstance(problem, ClusterError) and not isinstance(problem, ClusterRefused)
+
+
+def _quote(problem: BaseException, words: str) -> None:
+    if words:
+        problem.add_note(words)
 
 
 async def _undo(client: Client | None, cluster: Cluster | None, order: Order) -> None:
