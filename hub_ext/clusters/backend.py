@@ -18,6 +18,7 @@ from dask_gateway_server.backends.db_base import (
     clusters,
     timestamp,
 )
+from dask_gateway_server.options import Options
 
 from hub_ext.clusters.authenticator import Asker
 from hub_ext.clusters.holding import LEASE as LEASE
@@ -26,6 +27,7 @@ from hub_ext.clusters.holding import Quota
 from hub_ext.clusters.holding import facts_of as facts_of
 from hub_ext.clusters.lifecycle import STOPPED, Heartbeat, read_heartbeat
 from hub_ext.clusters.looking import Looking
+from hub_ext.clusters.offering import chosen_of, options_of
 from hub_ext.clusters.record import keep
 from hub_ext.clusters.service import ChosenCluster
 from hub_ext.clusters.settings import SERVICE
@@ -85,9 +87,18 @@ class QuotaBackend(Looking):
         self.queue.put(cluster)
         return str(cluster.name)
 
+    async def get_cluster_options(self, user: Asker) -> Options:
+        """What `Gateway().cluster_options()` shows: the sizes that this person may start."""
+        if self.quota is None:
+            return await super().get_cluster_options(user)
+        offers = (await self.quota.clusters.menu(user.name)).offers
+        return options_of(list(dict.fromkeys(offer.profile.slug for offer in offers)))
+
     async def _choose(self, quota: Quota, user: Asker, options: object) -> ChosenCluster:
-        if isinstance(options, dict) and user.server is not None:
-            options = {**options, "server": user.server}  # as its token says, and not as it says itself
+        if isinstance(options, dict):
+            options = chosen_of(options)
+            if user.server is not None:
+                options["server"] = user.server  # as its token says, and not as it says itself
         try:
             return await quota.clusters.choose(user.name, options, speaker(None, user.language))
         except HubError as error:

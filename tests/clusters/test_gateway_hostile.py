@@ -143,6 +143,20 @@ def test_options_of_any_shape_are_answered_in_words(site: ClusterSite, body: byt
     assert answer.extensions["reason_phrase"].decode() == answer.json()["error"]
 
 
+def test_what_there_is_to_choose_can_be_asked_for_and_sent_back_as_it_is(site: ClusterSite) -> None:
+    with site.client() as gateway:
+        options = gateway.cluster_options()
+        assert set(options) == {"profile", "pool", "minutes", "idle_minutes", "image", "environment"}
+        assert options.profile == "gpus", "the first of the menu"
+        options.profile = "cpu"
+        with pytest.raises(ValueError, match="h200"):
+            options.profile = "h200"
+        with gateway.new_cluster(options, shutdown_on_close=True) as cluster:
+            sent = gateway.get_cluster(cluster.name).options
+            assert sent == {"profile": "cpu", "pool": "univ", "idle_minutes": 20}
+        wait_for(lambda: not site.leases(cluster.name), "it is gone")
+
+
 def test_what_is_refused_leaves_no_record(site: ClusterSite) -> None:
     answer = site.request("POST", "/clusters/", json={"cluster_options": {"profile": "cpu", "pool": "lab"}})
     assert "univ" in is_a_sentence(answer) or "lab" in is_a_sentence(answer)
