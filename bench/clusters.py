@@ -47,18 +47,24 @@ class Owner:
 
 @dataclass
 class Took:
-    """By what was asked for: seconds of each grant."""
+    """By what was asked for: seconds of each grant, and of the processor meanwhile."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
+    processor: list[float] = field(default_factory=list)
 
-    def note(self, what: str, seconds: float) -> None:
+    def note(self, what: str, seconds: float, processor: float) -> None:
         self.seconds.setdefault(what, []).append(seconds)
+        self.processor.append(processor)
 
     def show(self) -> None:
         everything = [one for some in self.seconds.values() for one in some]
         for what, some in [*self.seconds.items(), ("all", everything)]:
             told = ", ".join(f"{name} {value * 1000:.1f} ms" for name, value in percentiles(some).items())
             print(f"  {what}: {len(some)} grants, {told}")
+        told = ", ".join(
+            f"{name} {value * 1000:.1f} ms" for name, value in percentiles(self.processor).items()
+        )
+        print(f"  processor of this process while a grant was waited for: {told}")
 
 
 def percentiles(seconds: Sequence[float]) -> Mapping[str, float]:
@@ -114,9 +120,9 @@ def start(admission: Admission, owner: Owner, granted: Granted) -> None:
 
 
 async def ask(admission: Admission, owner: Owner, wish: int, took: Took, what: str) -> Granted:
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     granted = await admission.grant(owner.name, owner.person, owner.unit(), wish, owner.running)
-    took.note(what, time.perf_counter() - began)
+    took.note(what, time.perf_counter() - began, time.process_time() - worked)
     return granted
 
 
