@@ -5,10 +5,10 @@ Leases booked while it looks are left alone, and each instruction is looked at a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from time import monotonic
 
 import structlog
 
@@ -70,7 +70,7 @@ class Reconciling(Leading):
 
     def reconcile(self) -> None:
         """Read leases, then look at the world, then ask the hub: what is in none of them was started meanwhile."""
-        if time.monotonic() < self._hub_rests_until:
+        if monotonic() < self._hub_rests_until:
             return
         self._refresh(machines=True)
         now = self.admission.clock.now()
@@ -111,7 +111,7 @@ class Reconciling(Leading):
     # -- the look ------------------------------------------------------------------------------------------------------
 
     def _known_servers(self, now: Instant) -> dict[tuple[str, str], str | None] | None:
-        asked = time.monotonic()
+        asked = monotonic()
         try:
             known = self.servers.active()
         except HubError as error:
@@ -119,7 +119,7 @@ class Reconciling(Leading):
             if self._hub_silent_since is None:
                 self._hub_silent_since = now
             return None
-        answered = time.monotonic()
+        answered = monotonic()
         if answered - asked > AT_ONCE:
             self._hub_rests_until = answered + min(LONGEST_REST, REST * (answered - asked))
         self._said.pop("hub", None)

@@ -509,3 +509,33 @@ def test_a_lease_is_not_released_before_what_its_server_left_behind_is_gone(cent
     undying.kill("l1")
     centre.tick(10)
     assert (centre.lease().state, centre.lease().released_at) == (RELEASED, START + 10)
+
+
+@pytest.mark.parametrize(
+    ("answers_after", "want_looks"),
+    [
+        pytest.param(0.1, 4, id="a hub that answers at once is asked at every tick"),
+        pytest.param(
+            0.26, 2, id="a busy one has its rest: five seconds for an answer that took a quarter of one"
+        ),
+        pytest.param(9.0, 2, id="but is asked again after six, however busy it is"),
+    ],
+)
+def test_a_busy_hub_is_asked_less_often_what_runs(
+    centre: Centre, monkeypatch: pytest.MonkeyPatch, answers_after: float, want_looks: int
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("hub_ext.desk.reconciling.monotonic", lambda: now)
+    active = centre.hub.active
+
+    def slowly() -> Any:
+        nonlocal now
+        now += answers_after
+        return active()
+
+    monkeypatch.setattr(centre.hub, "active", slowly)
+    centre.book("l1")
+    for _ in range(4):
+        centre.tick()
+        now += 2
+    assert centre.hub.looks == want_looks
