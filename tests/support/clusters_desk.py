@@ -16,7 +16,7 @@ from tests.support.notebook_desk import BORROWED
 
 SEOUL = ZoneInfo("Asia/Seoul")
 TOKEN = "token-of-the-server"
-HOURS = {"en": "31.5 of 60 GPU-h left this week", "ko": "이번 주 60 GPU 시간 중 31.5 남음"}
+HOURS = {"en": "31.5 of 60 GPU-h left this week", "ko": "이번 주 60 GPU시간 중 31.5 남음"}
 NO_ROOM = {
     "en": "Your institution holds 4 of 4 guaranteed; all borrowable ones are in use.",
     "ko": "소속 기관이 보장된 4개를 모두 쓰고 있고, 빌릴 수 있는 것도 모두 사용 중입니다.",
