@@ -13,6 +13,7 @@ from tests.support.cluster import Cluster
 from tests.support.manifests import Object
 from tests.support.wall import (
     DENIED,
+    LEASE,
     SYSTEM,
     USERS,
     Account,
@@ -29,7 +30,7 @@ from tests.support.wall import (
 
 pytestmark = pytest.mark.cluster
 
-ACCOUNTS = {"hub": SYSTEM, "desk": SYSTEM, "default": USERS}
+ACCOUNTS = {"hub": SYSTEM, "desk": SYSTEM, "gateway": SYSTEM, "default": USERS}
 """Service accounts and their namespaces; `default` is the one that people's pods run as."""
 
 
@@ -220,6 +221,45 @@ def test_pod_security_refuses_what_reaches_for_the_node(hub: Account, made: Obje
     assert want in said
 
 
+@pytest.mark.parametrize("kind", ["dask-scheduler", "dask-worker"])
+def test_the_gateway_makes_the_pods_of_clusters(accounts: dict[str, Account], kind: str) -> None:
+    made = marked(pod(), "labels", kind=kind)
+    assert accounts["gateway"].refusal(made) == ""
+    later = marked(made, "labels", lease=f"{LEASE}.12")
+    assert accounts["gateway"].refusal(later) == ""
+
+
+@pytest.mark.parametrize(
+    ("account", "made", "want"),
+    [
+        pytest.param(
+            "gateway", pod(), "must be dask-scheduler or dask-worker", id="a server, by the gateway"
+        ),
+        pytest.param(
+            "hub", marked(pod(), "labels", kind="dask-worker"), "must be server", id="a worker, by the hub"
+        ),
+        pytest.param(
+            "gateway",
+            marked(pod(limits=[{"nvidia.com/gpu": "2"}]), "labels", kind="dask-worker"),
+            "2 GPUs in all",
+            id="two GPUs with a lease for one",
+        ),
+        pytest.param(
+            "gateway",
+            marked(marked(pod(), "labels", kind="dask-worker"), "labels", lease=f"{LEASE}.0"),
+            "32 hexadecimal digits",
+            id="no lease",
+        ),
+    ],
+)
+def test_the_wall_refuses_the_gateway_what_is_not_its_business(
+    accounts: dict[str, Account], account: str, made: Object, want: str
+) -> None:
+    said = accounts[account].refusal(made)
+    assert DENIED in said
+    assert want in said
+
+
 def test_people_run_as_the_account_without_rights(admin: Account, hub: Account) -> None:
     admin.do("create", "serviceaccount", "another", f"--namespace={USERS}")
     try:
@@ -231,7 +271,7 @@ def test_people_run_as_the_account_without_rights(admin: Account, hub: Account) 
 def test_nobody_else_makes_pods_there_not_even_an_administrator(admin: Account) -> None:
     said = admin.refusal(pod())
     assert DENIED in said
-    assert "only the hub makes pods in this namespace" in said
+    assert "only the hub and the gateway make pods in this namespace" in said
     assert "Start a server on the hub's page" in said
 
 
@@ -328,6 +368,11 @@ MAY = {
         # What is not ours takes room on the nodes as well.
         *((verb, "pods", namespace) for verb in READ for namespace in NAMESPACES),
         *((verb, "nodes", "") for verb in READ),
+    },
+    "gateway": {
+        *((verb, "pods", USERS) for verb in POD_WORK),
+        # The certificate of each cluster: it is never read again.
+        *((verb, "secrets", USERS) for verb in ("create", "delete")),
     },
     "default": set(),
 }

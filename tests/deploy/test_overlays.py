@@ -86,7 +86,7 @@ def test_every_container_says_what_it_needs(overlay: str) -> None:
 
 
 @overlays
-def test_only_hub_and_desk_hold_a_token_of_the_api_server(overlay: str) -> None:
+def test_only_hub_desk_and_gateway_hold_a_token_of_the_api_server(overlay: str) -> None:
     holders = {
         name
         for name, spec in workloads(built(overlay))
@@ -96,7 +96,7 @@ def test_only_hub_and_desk_hold_a_token_of_the_api_server(overlay: str) -> None:
     without = {
         name for name, spec in workloads(built(overlay)) if spec.get("automountServiceAccountToken") is False
     }
-    assert holders == {"hub", "desk"}
+    assert holders == {"hub", "desk", "gateway"}
     assert holders | without == {name for name, _ in workloads(built(overlay))}
 
 
@@ -108,8 +108,8 @@ def test_no_variable_of_a_service_is_taken_for_a_setting(overlay: str) -> None:
 
 
 @overlays
-def test_hub_and_proxy_never_run_twice(overlay: str) -> None:
-    for name in ("hub", "proxy"):
+def test_hub_proxy_and_gateway_never_run_twice(overlay: str) -> None:
+    for name in ("hub", "proxy", "gateway"):
         spec = only(built(overlay), "Deployment", name)["spec"]
         assert spec["replicas"] == 1
         assert spec["strategy"] == {"type": "Recreate"}
@@ -126,7 +126,7 @@ def test_a_changed_policy_restarts_nothing_and_other_documents_do(overlay: str) 
     for document in set(DOCUMENTS) - {"hub-policy"}:
         assert re.fullmatch(rf"{document}-[a-z0-9]{{10}}", maps[document])
     for name, spec in workloads(built(overlay)):
-        if name in ("hub", "desk"):
+        if name in ("hub", "desk", "gateway"):
             mounted = {volume["configMap"]["name"] for volume in spec["volumes"] if "configMap" in volume}
             assert mounted == set(maps.values()), name
 
@@ -138,6 +138,15 @@ def test_a_changed_policy_restarts_nothing_and_other_documents_do(overlay: str) 
 def test_every_profile_of_the_project_is_there(overlay: str, document: str, folder: str) -> None:
     [profiles] = [one for one in of_kind(built(overlay), "ConfigMap") if document_of(one) == document]
     want = {path.name: path.read_text() for path in (ROOT / folder).glob("*.yaml")}
+    assert profiles["data"] == want
+
+
+@overlays
+def test_every_profile_of_clusters_of_the_project_is_there(overlay: str) -> None:
+    [profiles] = [
+        one for one in of_kind(built(overlay), "ConfigMap") if document_of(one) == "hub-clusters"
+    ]
+    want = {path.name: path.read_text() for path in (ROOT / "cluster_profiles").glob("*.yaml")}
     assert profiles["data"] == want
 
 
@@ -178,7 +187,7 @@ def test_mounts_are_where_the_settings_look(overlay: str) -> None:
         settings["secrets_file"].split("/")[0],
     }
     for name, spec in workloads(built(overlay)):
-        if name in ("hub", "desk"):
+        if name in ("hub", "desk", "gateway"):
             for container in containers(spec):
                 paths = {mount["mountPath"] for mount in container["volumeMounts"]}
                 assert {f"/etc/hangang/{folder}" for folder in named} <= paths
@@ -217,18 +226,21 @@ def test_each_service_finds_the_pods_it_is_named_for(overlay: str) -> None:
         ("desk", 8085, "desk"),
         ("proxy-api", 8001, "proxy"),
         ("proxy-public", 80, "proxy"),
+        ("gateway", 8000, "gateway"),
+        ("dask-proxy", 8001, "dask-proxy"),
+        ("dask-proxy", 8786, "dask-proxy"),
     }
     if overlay == "local":
         want.add(("postgres", 5432, "postgres"))
     found = set()
     for service in of_kind(built(overlay), "Service"):
-        [port] = service["spec"]["ports"]
         for one in of_kind(built(overlay), "Deployment", "StatefulSet"):
             template = one["spec"]["template"]
             if service["spec"]["selector"].items() <= template["metadata"]["labels"].items():
                 ports = {p["name"] for c in template["spec"]["containers"] for p in c.get("ports", [])}
-                assert port["targetPort"] in ports
-                found.add((service["metadata"]["name"], port["port"], one["metadata"]["name"]))
+                for port in service["spec"]["ports"]:
+                    assert port["targetPort"] in ports
+                    found.add((service["metadata"]["name"], port["port"], one["metadata"]["name"]))
     assert found == want
 
 
@@ -244,7 +256,15 @@ def test_rights_are_listed_one_by_one_and_none_reads_secrets_or_enters_pods(over
         for resource in rule["resources"]
         for verb in rule["verbs"]
     ]
-    assert {resource for resource, _ in granted} == {"pods", "persistentvolumeclaims", "events", "nodes"}
+    assert {resource for resource, _ in granted} == {
+        "pods",
+        "persistentvolumeclaims",
+        "events",
+        "nodes",
+        "secrets",
+    }
+    # The gateway makes a cluster's certificate known to the cluster's own pods.
+    assert {verb for resource, verb in granted if resource == "secrets"} == {"create", "delete"}
     assert {verb for _, verb in granted} <= {"get", "list", "watch", "create", "delete"}
     assert ("persistentvolumeclaims", "delete") not in granted
 
@@ -338,10 +358,10 @@ def test_servers_reach_the_internet_and_nothing_private(address: str, want_open:
     assert opened == want_open
 
 
-def test_the_database_of_a_trial_is_reached_by_hub_and_desk_only() -> None:
+def test_the_database_of_a_trial_is_reached_by_hub_desk_and_gateway_only() -> None:
     policy = only(built("local"), "NetworkPolicy", "postgres")["spec"]
     [rule] = policy["ingress"]
     [peer] = rule["from"]
-    assert peer["podSelector"]["matchExpressions"][0]["values"] == ["hub", "desk"]
+    assert peer["podSelector"]["matchExpressions"][0]["values"] == ["hub", "desk", "gateway"]
     assert policy["policyTypes"] == ["Ingress", "Egress"]
     assert "egress" not in policy
