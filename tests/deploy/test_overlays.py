@@ -143,9 +143,7 @@ def test_every_profile_of_the_project_is_there(overlay: str, document: str, fold
 
 @overlays
 def test_every_profile_of_clusters_of_the_project_is_there(overlay: str) -> None:
-    [profiles] = [
-        one for one in of_kind(built(overlay), "ConfigMap") if document_of(one) == "hub-clusters"
-    ]
+    [profiles] = [one for one in of_kind(built(overlay), "ConfigMap") if document_of(one) == "hub-clusters"]
     want = {path.name: path.read_text() for path in (ROOT / "cluster_profiles").glob("*.yaml")}
     assert profiles["data"] == want
 
