@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
 
@@ -31,16 +33,28 @@ def code_cells(visitor: Visitor) -> list[str]:
     return [cell["source"] for cell in answer.json()["content"]["cells"] if cell["cell_type"] == "code"]
 
 
+Run = Callable[[str], Awaitable[list[tuple[str, str]]]]
+
+
 async def run_cells(visitor: Visitor, cells: list[str]) -> list[tuple[str, str]]:
     """Run the cells in one kernel; (message type, content as JSON) of every output. Fails on the first error."""
+    outputs: list[tuple[str, str]] = []
+    async with kernel(visitor, NOTEBOOK.rpartition("/")[0]) as run:
+        for source in cells:
+            outputs += await run(source)
+    return outputs
+
+
+@asynccontextmanager
+async def kernel(visitor: Visitor, folder: str = "") -> AsyncIterator[Run]:
+    """A kernel of the person's own server: runs cells one by one, each until it is done. Shut down in the end."""
     base = f"/user/{visitor.name}"
     xsrf = next(c.value for c in visitor.http.cookies.jar if c.name == "_xsrf" and c.path == f"{base}/")
-    folder = NOTEBOOK.rpartition("/")[0]
-    kernel = visitor.http.post(
+    started = visitor.http.post(
         f"{base}/api/kernels", json={"name": "python3", "path": folder}, headers={"X-XSRFToken": str(xsrf)}
     )
-    assert kernel.status_code == 201, kernel.text
-    kernel_id = kernel.json()["id"]
+    assert started.status_code == 201, started.text
+    kernel_id = started.json()["id"]
     cookies = "; ".join(
         f"{cookie.name}={cookie.value}"
         for cookie in visitor.http.cookies.jar
@@ -48,14 +62,22 @@ async def run_cells(visitor: Visitor, cells: list[str]) -> list[tuple[str, str]]
     )
     address = visitor.hub.url.replace("http", "ws", 1) + f"{base}/api/kernels/{kernel_id}/channels"
     socket = await websocket_connect(HTTPRequest(address, headers={"Cookie": cookies}, request_timeout=60))
-    outputs: list[tuple[str, str]] = []
+
+    async def run(source: str) -> list[tuple[str, str]]:
+        outputs: list[tuple[str, str]] = []
+        await _run_one(socket, source, outputs)
+        return outputs
+
     try:
-        for source in cells:
-            await _run_one(socket, source, outputs)
+        yield run
     finally:
         socket.close()
         visitor.http.delete(f"{base}/api/kernels/{kernel_id}", headers={"X-XSRFToken": str(xsrf)})
-    return outputs
+
+
+def printed(outputs: list[tuple[str, str]]) -> str:
+    """What the cells wrote."""
+    return "".join(json.loads(text)["text"] for kind, text in outputs if kind == "stream")
 
 
 async def _run_one(socket: Any, source: str, outputs: list[tuple[str, str]]) -> None:
