@@ -31,10 +31,13 @@ from hub_ext.clusters.offering import chosen_of, options_of
 from hub_ext.clusters.record import keep
 from hub_ext.clusters.service import ChosenCluster
 from hub_ext.clusters.settings import SERVICE
+from hub_ext.clusters.tables import fit_every_database
 from hub_ext.clusters.words import one_line, speaker
 from hub_ext.core.decision import Refuse, Wait
 from hub_ext.core.errors import HubError
 from hub_ext.quota.model import Lease, LeaseState
+
+fit_every_database()
 
 
 class QuotaBackend(Looking):
