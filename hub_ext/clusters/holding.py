@@ -23,9 +23,10 @@ from hub_ext.clusters.service import Clusters
 from hub_ext.clusters.settings import SERVICE
 from hub_ext.clusters.standing import Standing
 from hub_ext.clusters.words import Say, at_most, fewer_now
+from hub_ext.core.decision import Refuse, Wait
 from hub_ext.core.errors import HubError
 from hub_ext.core.people import Person
-from hub_ext.quota.model import SERVER, Lease, LeaseState
+from hub_ext.quota.model import SERVER, Lease, LeaseState, Policy
 from hub_ext.quota.service import Admission, new_lease_id
 
 LEASE: Final = "lease"
@@ -140,7 +141,7 @@ class Holding(DBBackendBase):
         has = min(count, standing.counted)
         if has >= count:
             return None
-        why = self._why_no_more(self.quota, standing, count, language)
+        why = self._why_no_more(self.quota, standing, count, standing.objection, standing.policy, language)
         return fewer_now(
             has, count, why, comes=standing.ticket is not None, policy=standing.policy, language=language
         )
@@ -160,17 +161,28 @@ class Holding(DBBackendBase):
             found = await self.quota.admission.preview_cluster(
                 person, kept.scheduler(new_lease_id()), kept.unit(cluster.name), more
             )
-            standing.policy, standing.objection = found.policy, found.objection
         has = standing.counted + (found.guaranteed + found.borrowed if found is not None else 0)
         if has >= most:
             return None
-        why = self._why_no_more(self.quota, standing, most, language)
-        return fewer_now(has, most, why, comes=found is not None, policy=standing.policy, language=language)
+        objection, rules = (None, standing.policy) if found is None else (found.objection, found.policy)
+        why = self._why_no_more(self.quota, standing, most, objection, rules, language)
+        comes = isinstance(objection, Wait)
+        return fewer_now(has, most, why, comes=comes, policy=rules, language=language)
 
-    def _why_no_more(self, quota: Quota, standing: Standing, count: int, language: str) -> str:
-        if standing.objection is not None and standing.policy is not None:
-            return quota.say(standing.objection, standing.policy, quota.admission.clock.now(), language)
-        return at_most(standing.kept.most_workers, standing.policy, language) if count > standing.wish else ""
+    def _why_no_more(
+        self,
+        quota: Quota,
+        standing: Standing,
+        count: int,
+        objection: Wait | Refuse | None,
+        rules: Policy | None,
+        language: str,
+    ) -> str:
+        """The quota's reason; where it has none, the profile may have no more, or the database is away."""
+        if objection is not None and rules is not None:
+            return quota.say(objection, rules, quota.admission.clock.now(), language)
+        most = standing.kept.most_workers
+        return at_most(most, rules, language) if count > most else ""
 
     # -- the leases ------------------------------------------------------------------------------------------------
 
