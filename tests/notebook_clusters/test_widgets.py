@@ -144,5 +144,5 @@ def test_fewer_than_wished_for_is_warned_of_at_ones_own_line(notebook: RealGatew
         assert seen[0].filename == __file__
     finally:
         cluster.close()
-    with pytest.raises(clusters.ClusterError):
+    with pytest.raises(clusters.ClusterError, match="No cluster runs here any more"):
         cluster.scale(1)

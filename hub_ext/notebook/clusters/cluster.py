@@ -111,6 +111,8 @@ class Cluster(GatewayCluster):
 
     async def wish(self, order: str, **body: Any) -> str:
         """Wish, on the cluster's own event loop; why there are fewer for now, "" where there are not."""
+        if self.status in ("closing", "closed"):
+            raise ClusterError(self.say("No cluster runs here any more."))
         url = f"{self.gateway.address}/api/v1/clusters/{self.name}/{order}"
         response = await self.gateway._request("POST", url, json=body)
         try:
