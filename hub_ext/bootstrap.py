@@ -18,6 +18,7 @@ from hub_ext.auth.authenticator import DemoAuthenticator
 from hub_ext.auth.oidc import OidcAuthenticator
 from hub_ext.auth.provider import ProviderAway, discover
 from hub_ext.auth.site import writing_down
+from hub_ext.clusters.commands import MEND
 from hub_ext.clusters.settings import SERVICE as GATEWAY
 from hub_ext.clusters.settings import GatewaySettings
 from hub_ext.core.errors import BadInput, HubError
@@ -409,6 +410,7 @@ def gateway_environment(settings: GatewaySettings) -> dict[str, str]:
         "DASK_GATEWAY__PROXY_ADDRESS": settings.client_tcp,
         "DASK_GATEWAY__PUBLIC_ADDRESS": f"/services/{SERVICE}",
         "DASK_GATEWAY__AUTH__TYPE": "jupyterhub",
+        "DASK_DISTRIBUTED__CLIENT__PRELOAD": MEND,
     }
 
 

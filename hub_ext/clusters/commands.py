@@ -17,6 +17,8 @@ from hub_ext.core.errors import BadInput
 
 PRELOAD: Final = "hub_ext.notebook.scheduler_preload"
 """What makes a scheduler tell the gateway how it is, and take its orders."""
+MEND: Final = '["hub_ext.notebook.tls"]'
+"""What keeps a failed connection of a worker from ending its others; a list, as Dask's settings want it."""
 ENCRYPTED: Final = "tls://"
 NO_DEVICE: Final = ""
 """Of `CUDA_VISIBLE_DEVICES`: a process that has no device must see none."""
@@ -136,6 +138,7 @@ def worker_environment(
         wanted = "exactly one device" if profile.gpu_class else "no device"
         raise BadInput(f"A worker of {profile.slug} has {wanted}, and not {device!r}")
     environment = _environment(profile, chosen, credentials, "WORKER", profile.worker)
+    environment |= {"DASK_DISTRIBUTED__WORKER__PRELOAD": MEND, "DASK_DISTRIBUTED__NANNY__PRELOAD": MEND}
     if profile.gpu_class:
         # The scheduler is told to spill as the workers do.
         environment["DASK_CUDF_SPILL_WARNING"] = "False"

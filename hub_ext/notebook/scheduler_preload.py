@@ -30,6 +30,8 @@ from distributed.metrics import time
 from distributed.scheduler import Scheduler, WorkerState
 from tornado import web
 
+from hub_ext.notebook import tls as tls
+
 __all__ = ["dask_setup"]
 
 MOST_NAMES: Final = 10_000

@@ -18,6 +18,7 @@ from tests.support.story import kernel, printed
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
+NAME = "app.kubernetes.io/name"
 MOST = 8
 """Workers that a person of the researcher's university may have."""
 
@@ -74,7 +75,7 @@ def nothing_runs(hub: DeployedHub) -> Iterator[None]:
 
 
 def pods_of_clusters(hub: DeployedHub, kind: str = "") -> list[Object]:
-    found = hub.cluster.list("pods", USERS, name="dask")
+    found = hub.cluster.list("pods", USERS, **{NAME: "dask"})
     return [pod for pod in found if kind in ("", pod["metadata"]["labels"]["hangang-hub/kind"])]
 
 
@@ -165,7 +166,7 @@ def kill_gateway(hub: DeployedHub) -> None:
     def another() -> bool:
         ready = [
             pod["metadata"]["name"]
-            for pod in hub.cluster.list("pods", SYSTEM, name="gateway")
+            for pod in hub.cluster.list("pods", SYSTEM, **{NAME: "gateway"})
             for condition in pod["status"].get("conditions", [])
             if (condition["type"], condition["status"]) == ("Ready", "True")
         ]
@@ -175,7 +176,7 @@ def kill_gateway(hub: DeployedHub) -> None:
 
 
 def gateways(hub: DeployedHub) -> list[str]:
-    return [pod["metadata"]["name"] for pod in hub.cluster.list("pods", SYSTEM, name="gateway")]
+    return [pod["metadata"]["name"] for pod in hub.cluster.list("pods", SYSTEM, **{NAME: "gateway"})]
 
 
 async def test_a_worker_that_dies_is_replaced_and_a_result_is_not_lost(hub: DeployedHub) -> None:
