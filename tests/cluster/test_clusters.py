@@ -183,7 +183,7 @@ async def test_a_worker_that_dies_is_replaced_and_a_result_is_not_lost(hub: Depl
     visitor = await asyncio.to_thread(a_server_of, hub, "researcher")
     async with kernel(visitor) as run:
         name = printed(await run(START)).split("cluster ")[1].split()[0]
-        await run("kept = client.persist(client.submit(sum, range(1000)))\nfrom distributed import wait")
+        await run("from distributed import wait\nkept = client.submit(sum, range(1000))\nwait(kept)")
         (first, *_) = pods_of_clusters(hub, "dask-worker")
         lost = first["metadata"]["labels"]["hangang-hub/lease"]
         hub.cluster.delete("pod", first["metadata"]["name"], USERS)
@@ -197,7 +197,7 @@ async def test_a_worker_that_dies_is_replaced_and_a_result_is_not_lost(hub: Depl
             240,
         )
         assert "computed 24" in printed(await run(COMPUTE))
-        assert json.loads(printed(await run("print(client.submit(sum, range(1000)).result())"))) == 499500
+        assert json.loads(printed(await run("print(kept.result())"))) == 499500
         # The kernel ends without a word: its cluster ends with it.
     await asyncio.to_thread(
         wait_for,
