@@ -28,6 +28,7 @@ from hub_ext.desk.access import READ, SCOPES, included_scopes
 from hub_ext.desk.auth import CALLBACK, SERVICE
 from hub_ext.factory import CLIENT_ID, Documents, Factory, pod_rules
 from hub_ext.kube.pods import Waiting
+from hub_ext.kube.site import HOME, PERSON_GID, PERSON_UID, SCRATCH, SHARED
 from hub_ext.notebook.samples import copy_samples
 from hub_ext.pages import (
     DemoPerson,
@@ -54,9 +55,6 @@ PODS_POLL_SECONDS = 10
 PODS_ROUTES_SECONDS = 30
 RETRY_SECONDS = 150
 """How long a request to the API server is tried again: an outage of minutes costs nobody a start."""
-HOME, SCRATCH, SHARED = "/home/jovyan", "/scratch", "/shared"
-PERSON_UID, PERSON_GID = 1000, 100
-"""Of the images in `images/`."""
 
 
 def configure(c: Any, settings: Settings) -> None:

@@ -279,14 +279,6 @@ class Admission(Growing, Records):
         """The lease as it stands, also one that was released; None where there never was one."""
         return await self.in_thread(self.find_now, lease_id)
 
-    async def live_among(self, lease_ids: Sequence[str]) -> list[Lease]:
-        """Those of these ids that are live leases."""
-        return await self.in_thread(self._live_among, lease_ids)
-
-    def _live_among(self, lease_ids: Sequence[str]) -> list[Lease]:
-        with self.store.reading() as txn:
-            return [lease for lease in txn.leases_by_id(lease_ids) if lease.live]
-
     def find_now(self, lease_id: str) -> Lease | None:
         with self.store.reading() as txn:
             return txn.lease(lease_id)

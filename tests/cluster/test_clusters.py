@@ -111,6 +111,7 @@ async def test_a_cluster_from_a_kernel_within_the_quota(hub: DeployedHub) -> Non
         (scheduler,) = leases_of(hub, "dask-scheduler")
         assert scheduler["id"] == name
         check_pods(hub, name)
+        await asyncio.to_thread(check_dashboard, hub, visitor, name)
         # 2. It grows as far as the person may, and says why not further.
         told = printed(await run(GROW))
         assert "8" in told
@@ -155,6 +156,15 @@ def check_pods(hub: DeployedHub, name: str) -> None:
         assert pod["spec"]["automountServiceAccountToken"] is False
         assert container["securityContext"]["allowPrivilegeEscalation"] is False
         assert lease["state"] == "running"
+
+
+def check_dashboard(hub: DeployedHub, owner: Visitor, name: str) -> None:
+    """Its owner sees it at the desk, and nobody else."""
+    address = f"/services/desk/clusters/{name}/status"
+    shown = owner.http.get(address, follow_redirects=True)
+    assert shown.status_code == 200
+    assert "Dask" in shown.text
+    assert hub.come("student").http.get(address, follow_redirects=True).status_code == 404
 
 
 def kill_gateway(hub: DeployedHub) -> None:
