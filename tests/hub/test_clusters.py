@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -171,8 +172,9 @@ def gateway_process(hub: EmbeddedHub) -> psutil.Process:
 
     def find() -> psutil.Process | None:
         for process in psutil.Process(hub.process.pid).children():  # type: ignore[union-attr]
-            if process.is_running() and process.cmdline()[-1:] == ["gateway"]:
-                return process
+            with suppress(psutil.Error):  # one that was killed is a zombie until the supervisor looks
+                if process.is_running() and process.cmdline()[-1:] == ["gateway"]:
+                    return process
         return None
 
     found: psutil.Process = wait_for(find, "the gateway runs")
