@@ -44,7 +44,7 @@ MakeSite = Callable[..., Site]
 def make_site(
     cluster: Cluster, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[MakeSite]:
-    """A site with the profiles `tiny` and `gpu` and the person `kim`; `kubernetes` goes over its settings."""
+    """A site with the profiles `tiny` and `tiny-gpu` and the person `kim`; `kubernetes` goes over its settings."""
     before = Configuration._default
     asyncio.run(load_kube_config(str(cluster.kubeconfig)))
     # It is kept from the first time on, which may have been another cluster.
@@ -52,7 +52,7 @@ def make_site(
     profiles = tmp_path / "profiles"
     profiles.mkdir()
     (profiles / "tiny.yaml").write_text(TINY)
-    (profiles / "gpu.yaml").write_text(GPU)
+    (profiles / "tiny-gpu.yaml").write_text(GPU)
     made: list[AbstractContextManager[Site]] = []
 
     def make(**kubernetes: Any) -> Site:
@@ -195,7 +195,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str, int, str, str]] = {
     ),
     "no node has room": (
         {"node_seconds": 10, "gpu_nodes": {"h200": {"node_selector": {"example.com/there-is": "none"}}}},
-        "gpu",
+        "tiny-gpu",
         409,
         "no-room",
         "no machine has room for it right now",
