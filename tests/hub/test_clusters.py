@@ -194,8 +194,9 @@ def test_the_proxy_before_the_schedulers_may_be_killed_alone(hub: EmbeddedHub) -
 
     def proxy() -> psutil.Process | None:
         for process in psutil.Process(hub.process.pid).children():  # type: ignore[union-attr]
-            if "dask-gateway-proxy" in Path(process.exe()).name:
-                return process
+            with suppress(psutil.Error, OSError):  # as above
+                if "dask-gateway-proxy" in Path(process.exe()).name:
+                    return process
         return None
 
     first = wait_for(proxy, "the proxy runs")
