@@ -24,7 +24,6 @@ from hub_ext.clusters.authenticator import Asker
 from hub_ext.clusters.holding import LEASE as LEASE
 from hub_ext.clusters.holding import START_FAILED as START_FAILED
 from hub_ext.clusters.holding import Quota
-from hub_ext.clusters.holding import facts_of as facts_of
 from hub_ext.clusters.lifecycle import STOPPED, Heartbeat, read_heartbeat
 from hub_ext.clusters.looking import Looking
 from hub_ext.clusters.offering import chosen_of, options_of

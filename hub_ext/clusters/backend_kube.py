@@ -19,7 +19,7 @@ from dask_gateway_server.backends.db_base import Cluster, Worker
 from kubernetes_asyncio.client import ApiException, V1DeleteOptions, V1Preconditions
 from kubespawner.clients import load_config, shared_client
 
-from hub_ext.clusters.backend import LEASE, START_FAILED, QuotaBackend, facts_of
+from hub_ext.clusters.backend import LEASE, START_FAILED, QuotaBackend
 from hub_ext.clusters.lifecycle import Heartbeat
 from hub_ext.clusters.manifests import (
     CLUSTER,
@@ -36,7 +36,7 @@ from hub_ext.clusters.settings import SERVICE
 from hub_ext.core.errors import HubError
 from hub_ext.kube.pods import Pod, handle_of, is_over, lease_of, why_ended
 from hub_ext.kube.watch import PodWatch
-from hub_ext.quota.model import Policy
+from hub_ext.quota.model import Policy, facts_of
 
 ResultT = TypeVar("ResultT")
 POD: Final = "pod"

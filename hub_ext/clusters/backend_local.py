@@ -33,12 +33,12 @@ from hub_ext.clusters.commands import (
     worker_command,
     worker_environment,
 )
-from hub_ext.clusters.holding import LEASE, START_FAILED, facts_of
+from hub_ext.clusters.holding import LEASE, START_FAILED
 from hub_ext.clusters.lifecycle import Heartbeat
 from hub_ext.clusters.model import ClusterProfile
 from hub_ext.core.amounts import is_gpu
 from hub_ext.core.clock import Instant
-from hub_ext.quota.model import Lease
+from hub_ext.quota.model import Lease, facts_of
 from hub_ext.spawners.limits import Limits, entering
 from hub_ext.spawners.processes import LocalWorld, handle_of, labels, process_of
 

@@ -6,7 +6,7 @@ The ledger decides and remembers. Nothing here could be lost by a restart.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from dask_gateway_server.backends.db_base import (
     Cluster,
@@ -274,17 +274,3 @@ def _why(cluster: Cluster) -> str:
     if cluster.target == JobStatus.STOPPED:
         return STOPPED
     return DIED if cluster.scheduler_address else START_FAILED
-
-
-def facts_of(lease: Lease) -> dict[str, Any]:
-    """What something that runs says of its lease, for a ledger that lost it."""
-    return {
-        "person": lease.person,
-        "kind": lease.kind,
-        "server": lease.server,
-        "pool": lease.pool,
-        "profile": lease.profile,
-        "amounts": dict(lease.amounts),
-        "ends_at": lease.ends_at,
-        "devices": list(lease.devices),
-    }

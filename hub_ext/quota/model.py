@@ -333,6 +333,21 @@ class Lease:
         return (self.started_at if self.started_at is not None else self.booked_at, self.id)
 
 
+def facts_of(lease: Lease) -> dict[str, Any]:
+    """What something that runs says of its lease, so that a ledger that lost it can adopt it. A server says no kind."""
+    kind = {} if lease.kind == SERVER else {"kind": lease.kind}
+    return {
+        "person": lease.person,
+        **kind,
+        "server": lease.server,
+        "pool": lease.pool,
+        "profile": lease.profile,
+        "amounts": dict(lease.amounts),
+        "ends_at": lease.ends_at,
+        "devices": list(lease.devices),
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """Extra hours beside one budget (of one person where the budget is each person's), until an instant."""

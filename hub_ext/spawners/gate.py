@@ -397,19 +397,6 @@ class GateMixin(Spawner):
         return await asyncio.get_running_loop().run_in_executor(None, work, *args)
 
 
-def facts_of(lease: Lease) -> dict[str, Any]:
-    """What something that runs says of its lease, so that a ledger that lost it can adopt it."""
-    return {
-        "person": lease.person,
-        "server": lease.server,
-        "pool": lease.pool,
-        "profile": lease.profile,
-        "amounts": dict(lease.amounts),
-        "ends_at": lease.ends_at,
-        "devices": list(lease.devices),
-    }
-
-
 def ticket_url(hub_base_url: str, ticket: str) -> str:
     """Where the desk shows a ticket: `hub_base_url` is `/hub/`, or what stands before it as well."""
     return f"{hub_base_url.rstrip('/').removesuffix('/hub')}{TICKETS}/{quote(ticket, safe='')}"

@@ -41,7 +41,8 @@ from hub_ext.kube.pods import (
     why_waiting,
 )
 from hub_ext.kube.watch import EventWatch, PodWatch
-from hub_ext.spawners.gate import GateMixin, facts_of, outcome
+from hub_ext.quota.model import facts_of
+from hub_ext.spawners.gate import GateMixin, outcome
 from hub_ext.spawners.manifests import annotations_of, complaints, labels_of
 
 LOOK_SECONDS: Final = 2.0

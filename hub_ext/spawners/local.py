@@ -19,7 +19,8 @@ from jupyterhub.utils import random_port
 from traitlets import Unicode, default
 
 from hub_ext.core.amounts import MIB, MILLI
-from hub_ext.spawners.gate import GateMixin, facts_of
+from hub_ext.quota.model import facts_of
+from hub_ext.spawners.gate import GateMixin
 from hub_ext.spawners.homes import home_of
 from hub_ext.spawners.limits import Limits, entering
 from hub_ext.spawners.processes import LocalWorld, handle_of, labels, process_of

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.cluster import Cluster, find_cluster
+from tests.support.deployed import DeployedHub
 
 
 @pytest.fixture(scope="session")
@@ -19,6 +20,14 @@ def cluster() -> Cluster:
     if os.environ.get("CI"):
         pytest.fail("CI has no cluster, though `.ci/run` brings one up: its tests must run there")
     pytest.skip("no cluster: `make cluster` makes one")
+
+
+@pytest.fixture(scope="module")
+def hub(cluster: Cluster) -> DeployedHub:
+    """The hub as `make deploy` brings it into the cluster."""
+    deployed = DeployedHub(cluster)
+    deployed.deploy("local")
+    return deployed
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import Cluster
 from tests.support.deployed import SYSTEM, USERS, DeployedHub
 from tests.support.hub import Visitor, wait_for
 from tests.support.manifests import Object
@@ -56,13 +55,6 @@ CLOSE = """
 client.cluster.close()
 client.close()
 """
-
-
-@pytest.fixture(scope="module")
-def hub(cluster: Cluster) -> DeployedHub:
-    deployed = DeployedHub(cluster)
-    deployed.deploy("local")
-    return deployed
 
 
 @pytest.fixture(autouse=True)

@@ -22,13 +22,6 @@ from tests.support.story import code_cells, run_cells, run_notebook_in, seconds_
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def hub(cluster: Cluster) -> DeployedHub:
-    deployed = DeployedHub(cluster)
-    deployed.deploy("local")
-    return deployed
-
-
 @pytest.fixture(autouse=True)
 def nothing_runs(hub: DeployedHub) -> Iterator[None]:
     """Nothing was left here, and a test that fails leaves nothing to the next."""

@@ -11,7 +11,6 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.support.browser import chromium, needs_chromium, screenshot_path
-from tests.support.cluster import Cluster
 from tests.support.deployed import DeployedHub
 from tests.support.desk import DESK, AtTheDesk
 from tests.support.hub import text_of, wait_for
@@ -19,13 +18,6 @@ from tests.support.hub import text_of, wait_for
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 SMALL, SLICE = {"profile": "cpu-small"}, {"profile": "h200-slice"}
-
-
-@pytest.fixture(scope="module")
-def hub(cluster: Cluster) -> DeployedHub:
-    deployed = DeployedHub(cluster)
-    deployed.deploy("local")
-    return deployed
 
 
 @pytest.fixture(autouse=True)
