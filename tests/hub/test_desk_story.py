@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
@@ -20,7 +21,7 @@ from playwright.sync_api import Browser, expect
 from hub_ext.quota.ledger import Entry, EntryKind
 from tests.support.browser import chromium, needs_chromium
 from tests.support.desk import DESK, AtTheDesk, records
-from tests.support.desk_story import CLAIM, NODE, NOTICE, PEOPLE, POOLS, Seat, take_a_seat
+from tests.support.desk_story import CLAIM, NODE, NOTICE, PEOPLE, POOLS, SOFT, Seat, take_a_seat
 from tests.support.hub import EmbeddedHub, wait_for
 from tests.support.story import seconds_between
 
@@ -79,6 +80,11 @@ def lease_of(hub: EmbeddedHub, person: str) -> dict[str, Any]:
     """Of their default server."""
     (lease,) = [one for one in hub.leases() if (one["person"], one["server"]) == (person, "")]
     return lease
+
+
+def age(moment: str) -> float:
+    """Seconds since then."""
+    return time.time() - datetime.fromisoformat(moment).timestamp()
 
 
 def hours_used(hub: EmbeddedHub, person: str) -> float:
@@ -230,6 +236,8 @@ def test_hours_run_out_with_a_warning_and_a_notice_and_a_grant_brings_them_back(
     # A first server uses some of the hours: from the soft limit on, the start page and the desk warn.
     member.start("h200-slice")
     member.in_the_lab()
+    started_at = lease_of(hub, "member")["started_at"]
+    wait_for(lambda: age(started_at) > SOFT + 1, "a tenth of the hours to be used")
     mine = member.beside()
     mine.desk()
     mine.page.once("dialog", lambda dialog: dialog.accept())

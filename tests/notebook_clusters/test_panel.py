@@ -57,6 +57,8 @@ class Lab:
         prompt = found.locator(".jp-InputPrompt").first
 
         def asked() -> bool:
+            dialog = self.page.locator(".jp-Dialog")
+            assert not dialog.count(), f"in the way: {dialog.inner_text()}"
             if prompt.inner_text().strip() in ("[ ]:", ""):
                 found.locator(".cm-content").click()
                 self.page.keyboard.press("Control+Enter")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from dask_gateway import scheduler_preload as upstream
-from distributed import Client, Event, wait, worker_client
+from distributed import Client, Event, Scheduler, wait, worker_client
 
 from hub_ext.notebook import scheduler_preload
 from tests.support.dask_parts import TOKEN, Cluster, StandInGateway, scheduler, stand_in_gateway
@@ -198,6 +198,26 @@ def test_fewer_wished_for_go_politely_and_one_that_leaves_already_is_not_counted
     cluster.order({"op": "scale", "count": 1})
     gateway.until(lambda one: len(one["active_workers"]) == 1 and not one["closing_workers"], "one worker")
     assert held.result(20) == b"x" * 1000
+
+
+async def test_a_wish_for_a_number_ends_adapting_also_while_that_takes_effect(
+    gateway: StandInGateway,
+) -> None:
+    # In dask-gateway's own service the loop that adapts loses its cancellation, and `scale` waits for it for ever.
+    async with Scheduler(dashboard=False, port=0) as found:
+        service = scheduler_preload.Service(found, gateway=upstream.GatewayClient("any", TOKEN, gateway.url))
+        service.listen(("127.0.0.1", 0))
+        try:
+            for count in range(1, 20):
+                await service.scale(count)
+                await service.adapt(minimum=0, maximum=count)
+                for _ in range(count % 4):
+                    await asyncio.sleep(0)  # so far the loop gets
+                done, _ = await asyncio.wait([asyncio.create_task(service.scale(count + 1))], timeout=20)
+                assert done, "the wish is taken"
+                assert (service.count, service.adapt_task) == (count + 1, None)
+        finally:
+            service.stop()
 
 
 def test_a_worker_that_dies_is_told_within_seconds(cluster: Cluster, gateway: StandInGateway) -> None:

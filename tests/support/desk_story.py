@@ -18,6 +18,9 @@ NOTICE: Final = 30
 CLAIM: Final = 20
 """Seconds for which a server waits for whoever it was started for."""
 
+SOFT: Final = 6
+"""Seconds of a slice from which on its hours, that last a minute, are told to be nearly used up."""
+
 POOLS: Final = f"""
 version: 1
 timezone: Asia/Seoul

@@ -29,7 +29,13 @@ from dask_gateway_server.options import Integer, Mapping, Options, String
 TOOLS = Path(sys.executable).parent
 
 class WithLogs(UnsafeLocalBackend):
-    # The ends of logs, as this project's gateway tells them.
+    # The schedulers and the ends of logs are those of this project's gateway. With dask-gateway's own preload a `scale`
+    # that comes while an `adapt` takes effect is never answered.
+
+    def get_scheduler_command(self, cluster):
+        command = super().get_scheduler_command(cluster)
+        command[command.index("dask_gateway.scheduler_preload")] = "hub_ext.notebook.scheduler_preload"
+        return command
 
     async def setup(self, app):
         await super().setup(app)

@@ -268,5 +268,7 @@ def in_words(say: Speaker) -> Iterator[None]:
         raise ClusterError(say("The gateway for clusters has a problem. Try again in a minute.")) from None
     except GatewayServerError:
         raise ClusterError(say("The gateway for clusters has a problem. Try again in a minute.")) from None
-    except (aiohttp.ClientError, OSError, TimeoutError):
-        raise ClusterError(say("The gateway for clusters does not answer. Try again in a minute.")) from None
+    except (aiohttp.ClientError, OSError, TimeoutError) as problem:
+        raise ClusterError(
+            say("The gateway for clusters does not answer. Try again in a minute.")
+        ) from problem
