@@ -113,7 +113,8 @@ class QuotaBackend(Looking):
             raise PublicException(one_line(str(error))) from None
         if answer.lease is None:
             assert isinstance(answer.decision, Wait | Refuse)
-            raise PublicException(one_line(quota.say(answer.decision, answer.policy, answer.at, language)))
+            told = quota.say(answer.decision, answer.policy, answer.at, language)
+            raise PublicException(one_line(str(told)))
         return answer.lease
 
     def _forget(self, cluster: Cluster) -> None:

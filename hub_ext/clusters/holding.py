@@ -27,7 +27,7 @@ from hub_ext.core.decision import Refuse, Wait
 from hub_ext.core.errors import HubError
 from hub_ext.core.people import Person
 from hub_ext.quota.model import SERVER, Lease, LeaseState, Policy
-from hub_ext.quota.service import Admission, new_lease_id
+from hub_ext.quota.service import Admission
 
 LEASE: Final = "lease"
 """In a worker's state: the lease that it runs under."""
@@ -141,10 +141,9 @@ class Holding(DBBackendBase):
         has = min(count, standing.counted)
         if has >= count:
             return None
-        why = self._why_no_more(self.quota, standing, count, standing.objection, standing.policy, language)
-        return fewer_now(
-            has, count, why, comes=standing.ticket is not None, policy=standing.policy, language=language
-        )
+        objection, rules, comes = standing.objection, standing.policy, standing.ticket is not None
+        why = self._why_no_more(self.quota, count, standing, objection, rules, language, comes=comes)
+        return fewer_now(has, count, why, comes=comes, policy=rules, language=language)
 
     async def why_not_up_to(self, name: str, maximum: int | None, language: str) -> str | None:
         """Why a cluster that may grow by itself could not grow to so many workers now; None where it could."""
@@ -157,30 +156,33 @@ class Holding(DBBackendBase):
         found = None
         if more > 0:
             person = await self.quota.person(cluster.username)
-            kept = standing.kept
-            found = await self.quota.admission.preview_cluster(
-                person, kept.scheduler(new_lease_id()), kept.unit(cluster.name), more
-            )
-        has = standing.counted + (found.guaranteed + found.borrowed if found is not None else 0)
+            unit = standing.kept.unit(cluster.name)
+            found = await self.quota.admission.preview_growth(cluster.name, person, unit, more)
+        has = standing.counted + (len(found.leases) if found is not None else 0)
         if has >= most:
             return None
         objection, rules = (None, standing.policy) if found is None else (found.objection, found.policy)
-        why = self._why_no_more(self.quota, standing, most, objection, rules, language)
         comes = isinstance(objection, Wait)
+        why = self._why_no_more(self.quota, most, standing, objection, rules, language, comes=comes)
         return fewer_now(has, most, why, comes=comes, policy=rules, language=language)
 
     def _why_no_more(
         self,
         quota: Quota,
-        standing: Standing,
         count: int,
+        standing: Standing,
         objection: Wait | Refuse | None,
         rules: Policy | None,
         language: str,
+        *,
+        comes: bool,
     ) -> str:
-        """The quota's reason; where it has none, the profile may have no more, or the database is away."""
+        """The quota's reason; where it has none, the profile may have no more, or the database is away. Where the others
+        come by themselves there is nothing to do about it.
+        """
         if objection is not None and rules is not None:
-            return quota.say(objection, rules, quota.admission.clock.now(), language)
+            told = quota.say(objection, rules, quota.admission.clock.now(), language)
+            return told.sentence if comes else str(told)
         most = standing.kept.most_workers
         return at_most(most, rules, language) if count > most else ""
 

@@ -10,11 +10,11 @@ from hub_ext.clusters.model import ClusterCatalogue
 from hub_ext.core.clock import Instant
 from hub_ext.core.decision import Refuse, Wait
 from hub_ext.language import Speaker, gpu_names, pick_language, translator
-from hub_ext.quota.explain import Titles, explain
+from hub_ext.quota.explain import Explanation, Titles, explain
 from hub_ext.quota.model import Policy
 
-Say = Callable[[Wait | Refuse, Policy, Instant, str], str]
-"""Why something is not given now, as one paragraph; the last is the request's `Accept-Language`."""
+Say = Callable[[Wait | Refuse, Policy, Instant, str], Explanation]
+"""Why something is not given now; the last is the request's `Accept-Language`."""
 ENGLISH: Final = "en"
 
 
@@ -22,10 +22,10 @@ def saying(catalogue: ClusterCatalogue) -> Say:
     """Speaks of pools and of these profiles by their titles."""
     profiles: Titles = {profile.slug: profile.title for profile in catalogue}
 
-    def say_why(decision: Wait | Refuse, policy: Policy, at: Instant, language: str) -> str:
+    def say_why(decision: Wait | Refuse, policy: Policy, at: Instant, language: str) -> Explanation:
         titles = {**profiles, **{name: pool.title for name, pool in policy.pools.items()}}
         say = speaker(policy, language)
-        return one_line(str(explain(decision.code, decision.facts, say, titles=titles, now=at)))
+        return explain(decision.code, decision.facts, say, titles=titles, now=at)
 
     return say_why
 

@@ -169,16 +169,17 @@ class Growing:
         with self.store.booking() as txn:
             end_cluster_in(txn, name, self._now(txn), who=who, why=why)
 
-    async def preview_cluster(self, person: Person, scheduler: Ask, unit: Ask, most: int) -> ClusterPreview:
-        """What a cluster of at most so many workers would get now; nothing is booked."""
-        found: ClusterPreview = await self.in_thread(self.preview_cluster_now, person, scheduler, unit, most)
+    async def preview_growth(self, name: str, person: Person, unit: Ask, more: int) -> Granted:
+        """Which workers a running cluster would get beside those that it holds; nothing is booked."""
+        found: Granted = await self.in_thread(self.preview_growth_now, name, person, unit, more)
         return found
 
-    def preview_cluster_now(self, person: Person, scheduler: Ask, unit: Ask, most: int) -> ClusterPreview:
-        return self.preview_clusters_now([(person, scheduler, unit, most)])[0]
+    def preview_growth_now(self, name: str, person: Person, unit: Ask, more: int) -> Granted:
+        with self.store.reading() as txn:
+            return _preview_growth(txn, name, person, unit, min(more, LARGEST_WISH), self._now(txn))
 
     def preview_clusters_now(self, asks: Sequence[tuple[Person, Ask, Ask, int]]) -> list[ClusterPreview]:
-        """Several of them, each as if it were started alone, from one snapshot."""
+        """What new clusters would get now, each as if it were started alone, from one snapshot; nothing is booked."""
         with self.store.reading() as txn:
             now = self._now(txn)
             return [
@@ -226,10 +227,7 @@ def _preview(
         objection = units.objection
     else:
         objection = first
-    if objection is not None:
-        told = first_end_among(objection, LeasesByEnd(txn), policy)
-        assert not isinstance(told, Admit)
-        objection = told
+    objection = _with_first_end(txn, objection)
     booked = units.booked
     guaranteed = sum(one.guaranteed for one in booked)
     in_pool = unit.pool in policy.pools
@@ -245,3 +243,24 @@ def _preview(
         tuple(budgets),
         min((one.ends_at for one in booked), default=first.ends_at if isinstance(first, Admit) else None),
     )
+
+
+def _preview_growth(
+    txn: Transaction, name: str, person: Person, unit: Ask, more: int, now: Instant
+) -> Granted:
+    policy = txn.policy
+    cluster, own = read_cluster(txn, name, person.name)
+    if cluster.scheduler is None or not cluster.grows(now):
+        return Granted(policy, now, (), None, over(name, unit.pool))
+    around = Surroundings(txn, now, cluster.ticket.id if cluster.ticket else None)
+    ledger = txn.ledger(path_of(policy, unit.pool), [person.name])
+    units = as_many_as_possible(Units(around, person, own, ledger), unit, cluster.scheduler, more, more)
+    return Granted(policy, now, tuple(units.booked), None, _with_first_end(txn, units.objection))
+
+
+def _with_first_end(txn: Transaction, objection: Wait | Refuse | None) -> Wait | Refuse | None:
+    if objection is None:
+        return None
+    told = first_end_among(objection, LeasesByEnd(txn), txn.policy)
+    assert not isinstance(told, Admit)
+    return told

@@ -57,8 +57,6 @@ class Lab:
         prompt = found.locator(".jp-InputPrompt").first
 
         def asked() -> bool:
-            dialog = self.page.locator(".jp-Dialog")
-            assert not dialog.count(), f"in the way: {dialog.inner_text()}"
             if prompt.inner_text().strip() in ("[ ]:", ""):
                 found.locator(".cm-content").click()
                 self.page.keyboard.press("Control+Enter")
@@ -124,6 +122,12 @@ def opened(
             if width < 700:
                 page.keyboard.press("Control+b")
             seen = Lab(page)
+
+            def has_kernel() -> bool:
+                return any(one["connections"] for one in lab.ask("api/kernels")[1])
+
+            # Before that, a cell that is run makes JupyterLab ask for one.
+            wait_for(has_kernel, "the notebook's kernel", 90)
             seen.run(0)
             expect(seen.panel).to_contain_text(HOURS[language], timeout=LONG)
             yield seen

@@ -404,7 +404,7 @@ def test_hours_that_last_are_not_shared(centre: Centre) -> None:
 def preview(centre: Centre, most: int, person: Person = STUDENT, **more: Any) -> Any:
     centre.admission.put_person(person)
     scheduler = Ask("p", person.name, person.pools[0], {"cpu": 1000}, SCHEDULER, server="p", minutes=240)
-    return centre.admission.preview_cluster_now(person, scheduler, unit(person, **more), most)
+    return centre.admission.preview_clusters_now([(person, scheduler, unit(person, **more), most)])[0]
 
 
 def test_a_preview_says_what_there_would_be_and_books_nothing(centre_on_each: Centre) -> None:
@@ -435,6 +435,30 @@ def test_what_the_preview_shows_is_what_is_granted(centre: Centre, held: int) ->
         sum(not lease.guaranteed for lease in granted.leases),
     ]
     assert (found.objection is None) == (granted.objection is None)
+
+
+@pytest.mark.parametrize("others", range(4))
+def test_what_a_running_cluster_is_told_that_it_would_get_is_what_it_gets(
+    centre_on_each: Centre, others: int
+) -> None:
+    centre = centre_on_each
+    for number in range(others):
+        centre.start(f"l{number}")
+    start_cluster(centre, "p")
+    held = grant(centre, 1, "p").leases
+    before = centre.everything()
+    found = centre.admission.preview_growth_now("p", STUDENT, unit(STUDENT), 4)
+    assert centre.everything() == before
+    granted = grant(centre, len(held) + 4, "p")
+    assert len(found.leases) == len(granted.leases) - len(held)
+    assert found.objection == granted.objection
+
+
+def test_a_cluster_that_is_over_would_get_nothing_more(centre: Centre) -> None:
+    found = centre.admission.preview_growth_now("p", STUDENT, unit(STUDENT), 4)
+    assert found.leases == ()
+    assert found.objection is not None
+    assert found.objection.code is Code.CLUSTER_OVER
 
 
 def test_a_cluster_that_cannot_start_has_no_workers(centre: Centre) -> None:
