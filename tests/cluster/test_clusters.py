@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cluster_story import BORROWER, OWNER, nine_cpus, story
 from tests.support.deployed import SYSTEM, USERS, DeployedHub
 from tests.support.hub import Visitor, wait_for
 from tests.support.manifests import Object
@@ -128,6 +129,31 @@ async def test_a_cluster_from_a_kernel_within_the_quota(hub: DeployedHub) -> Non
     workers = [one for one in hub.all_leases() if one["kind"] == "dask-worker" and one["server"] == name]
     assert len(workers) == MOST
     assert all(seconds_of(one) > 0 for one in workers if one["started_at"])
+
+
+@pytest.fixture
+def little_room(hub: DeployedHub) -> Iterator[None]:
+    hub.put_policy(nine_cpus())
+    yield
+    hub.put_policy()
+
+
+@pytest.mark.usefixtures("little_room")
+async def test_from_a_kernel_beyond_the_quota_and_back_by_notice(hub: DeployedHub) -> None:
+    borrower = await asyncio.to_thread(a_server_of, hub, BORROWER)
+    owner = await asyncio.to_thread(a_server_of, hub, OWNER)
+
+    def running() -> dict[str, float]:
+        """Containers, by what the kubelet says of them."""
+        found = {}
+        for pod in pods_of_clusters(hub):
+            for container in pod["status"].get("containerStatuses", []):
+                if (began := container["state"].get("running", {}).get("startedAt")) is not None:
+                    lease = pod["metadata"]["labels"]["hangang-hub/lease"]
+                    found[lease] = datetime.fromisoformat(began).timestamp()
+        return found
+
+    await story(hub, borrower, owner, running, slack=5)
 
 
 def check_pods(hub: DeployedHub, name: str) -> None:

@@ -6,6 +6,7 @@ import base64
 import csv
 import io
 import json
+import secrets
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -47,6 +48,25 @@ class DeployedHub:
         assert secret is not None
         kept = json.loads(base64.b64decode(secret["data"]["secrets.json"]))
         return str(kept["demo_password"])
+
+    def put_policy(self, text: str | None = None) -> None:
+        """Returns when it is in force; None is the project's own."""
+        text = text or (ROOT / "policy" / "pools.yaml").read_text(encoding="utf-8")
+        where = f"--namespace={SYSTEM}"
+        patch = json.dumps({"data": {"pools.yaml": text}})
+        self.cluster.kubectl("patch", "configmap", "hub-policy", where, "--type=merge", f"--patch={patch}")
+        # A pod that is touched gets the file at once, and not at the kubelet's next round.
+        for part in ("desk", "hub"):
+            label = f"--selector=app.kubernetes.io/name={part}"
+            self.cluster.kubectl(
+                "annotate", "pods", label, where, "--overwrite", f"tests/policy={secrets.token_hex(8)}"
+            )
+
+        def in_force() -> bool:
+            ((newest,),) = self.sql("SELECT text FROM hub_ext.policies ORDER BY id DESC LIMIT 1")
+            return newest.strip() == text.strip()
+
+        wait_for(in_force, "the policy is in force", 90)
 
     def command(self, *arguments: str) -> str:
         """`hub-ext …` inside the hub's pod."""
