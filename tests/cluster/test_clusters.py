@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.cluster import Cluster
 from tests.support.cluster_story import BORROWER, OWNER, nine_cpus, story
 from tests.support.deployed import SYSTEM, USERS, DeployedHub
+from tests.support.desk import AtTheDesk
 from tests.support.hub import Visitor, wait_for
 from tests.support.manifests import Object
 from tests.support.story import kernel, printed
@@ -19,6 +21,8 @@ from tests.support.story import kernel, printed
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 NAME = "app.kubernetes.io/name"
+AWAY_SECONDS = 30
+"""Longer than one request to the API server is waited for."""
 MOST = 8
 """Workers that a person of the researcher's university may have."""
 
@@ -87,7 +91,7 @@ def seconds_of(lease: dict[str, Any]) -> float:
     return (datetime.fromisoformat(ended) - datetime.fromisoformat(began)).total_seconds()
 
 
-def a_server_of(hub: DeployedHub, name: str) -> Visitor:
+def a_server_of(hub: DeployedHub, name: str) -> AtTheDesk:
     visitor = hub.come(name)
     visitor.start({"profile": "cpu-small"})
     visitor.wait_until_ready(seconds=120)
@@ -158,7 +162,9 @@ async def test_from_a_kernel_beyond_the_quota_and_back_by_notice(hub: DeployedHu
 
 def check_pods(hub: DeployedHub, name: str) -> None:
     """Each pod has a lease of its own, exactly its sizes, and no way to anything else."""
-    pods = pods_of_clusters(hub)
+    pods = [
+        pod for pod in pods_of_clusters(hub) if pod["metadata"]["labels"]["hangang-hub/cluster"] == name
+    ]
     assert sorted(pod["metadata"]["labels"]["hangang-hub/kind"] for pod in pods) == [
         "dask-scheduler",
         "dask-worker",
@@ -233,3 +239,44 @@ async def test_a_worker_that_dies_is_replaced_and_a_result_is_not_lost(hub: Depl
         "its cluster ends with the kernel",
         180,
     )
+
+
+async def test_a_cluster_that_starts_while_the_api_server_is_away_starts(
+    hub: DeployedHub, cluster: Cluster
+) -> None:
+    visitor = await asyncio.to_thread(a_server_of, hub, "researcher")
+    async with kernel(visitor) as run:
+        with cluster.without("kube-apiserver"):
+            starting = asyncio.create_task(run(START))
+            # What can be seen of it then: the desk reads the ledger.
+            await asyncio.to_thread(
+                wait_for, lambda: visitor.calls("GET", "/clusters").json()["items"], "it is booked"
+            )
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(starting), AWAY_SECONDS)
+        name = printed(await starting).split("cluster ")[1].split()[0]
+        assert "computed 24" in printed(await run(COMPUTE))
+        check_pods(hub, name)
+        await run(CLOSE)
+    await asyncio.to_thread(wait_for, lambda: not pods_of_clusters(hub), "its pods are gone", 120)
+
+
+async def test_a_scheduler_that_is_killed_ends_its_cluster_alone_and_another_may_follow(
+    hub: DeployedHub,
+) -> None:
+    visitor = await asyncio.to_thread(a_server_of, hub, "researcher")
+    async with kernel(visitor) as run:
+        name = printed(await run(START)).split("cluster ")[1].split()[0]
+        (scheduler,) = pods_of_clusters(hub, "dask-scheduler")
+        await asyncio.to_thread(hub.kill, scheduler["metadata"]["name"], USERS)
+        await asyncio.to_thread(
+            wait_for, lambda: not [one for one in hub.leases() if one["server"] == name], "it is over", 120
+        )
+        await asyncio.to_thread(wait_for, lambda: not pods_of_clusters(hub), "its workers went with it", 120)
+        over = [one for one in hub.all_leases() if one["server"] == name]
+        assert {one["reason"] for one in over} <= {"died", "deleted", "cluster-over"}, over
+        # The server and its kernel go on, and the next cluster is as good.
+        assert "cluster" in printed(await run(START))
+        assert "computed 24" in printed(await run(COMPUTE))
+        await run(CLOSE)
+    await asyncio.to_thread(wait_for, lambda: not pods_of_clusters(hub), "its pods are gone", 120)

@@ -116,9 +116,9 @@ class DeployedHub:
         (row,) = self.sql("SELECT holder FROM hub_ext.leaders WHERE name = 'clock'")
         return row[0].rpartition(":")[0]
 
-    def kill(self, pod: str) -> None:
+    def kill(self, pod: str, namespace: str = SYSTEM) -> None:
         """As a node that crashed would: without a word."""
-        self.cluster.kubectl("delete", "pod", pod, f"--namespace={SYSTEM}", "--grace-period=0", "--force")
+        self.cluster.kubectl("delete", "pod", pod, f"--namespace={namespace}", "--grace-period=0", "--force")
 
     def kill_hub(self) -> None:
         """Returns when another hub serves."""
