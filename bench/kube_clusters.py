@@ -4,13 +4,15 @@
     python -m bench.kube_clusters many     # 200 clusters of five workers on pretended nodes: what the gateway takes
 
 `beside` orders from a kernel of a real server through the gateway, as dask-gateway's own client does, in turn with the same
-scheduler and workers as plain pods: no gateway, quota, proxy or encryption. Once their workers are made as soon as the scheduler has
-an address (the least that can be), once when it answers, as every gateway does. Needs the hub that `make deploy` brings.
+scheduler and workers as plain pods: no gateway, quota, proxy or encryption, and a client outside of the cluster. Once their
+workers are made as soon as the scheduler has an address (the least that can be), once when it answers, as every gateway does.
+Needs the hub that `make deploy` brings, and nobody who tests it meanwhile: the tests of clusters end all that runs there.
 
-`many` runs gateway, clock and proxy as processes of this machine, with a real ledger. Pods are pretended (kwok) and ready
-three seconds after they got a node; a stub sends what their schedulers would send, each with its cluster's own token, and says
-whose token is whose. Beside it the very same pods are made by a small program with as many requests at once. Gateway and program
-speak to the API server as administrators, whose requests it never makes wait for others'. Needs the cluster of `make cluster`.
+`many` runs gateway, clock and proxy as processes outside of the cluster, with a real ledger. Pods are pretended (kwok) and
+ready three seconds after they got a node; a stub sends what their schedulers would send, each with its cluster's own token,
+and says whose token is whose. In the end one person after the other asks for one worker more, while the pods of those before
+start. Beside it the very same pods are made by a small program with as many requests at once, which waits for each scheduler
+too. Both speak to the API server as administrators, whose requests it never makes wait. Needs the cluster of `make cluster`.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import json
 import logging
 import os
 import random
+import re
 import signal
 import socket
 import statistics
@@ -35,6 +38,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,13 +50,17 @@ import yaml
 from aiohttp import web
 from distributed import Client
 from distributed.versions import VersionMismatchWarning
+from kubernetes_asyncio.client import ApiException
 from kubernetes_asyncio.config import load_kube_config
 from kubespawner.clients import shared_client
+from sqlalchemy import Engine, func, select
 
 from bench.kubernetes import READY_AFTER, RESTRICTED, cpu, cpu_of_parts, memory
 from hub_ext.clusters.manifests import CLUSTER, LISTEN
 from hub_ext.clusters.policy import HEARTBEAT_SECONDS
 from hub_ext.core.people import Person
+from hub_ext.db.engine import make_engine, reading
+from hub_ext.db.tables import leases, live
 from hub_ext.db.upgrade import make_schema, upgrade
 from hub_ext.factory import Factory
 from hub_ext.kube.pods import KIND
@@ -65,7 +73,7 @@ from tests.support.cluster_site import known
 from tests.support.crowd import PRETENDED
 from tests.support.databases import new_postgresql
 from tests.support.deployed import SYSTEM, USERS, DeployedHub
-from tests.support.hub import wait_for
+from tests.support.hub import Visitor, wait_for
 from tests.support.kube_hub import GATEWAY
 from tests.support.manifests import Object
 from tests.support.state import Files, new_files
@@ -246,6 +254,14 @@ def pods_of_person(cluster: Cluster) -> list[Object]:
     return cluster.list("pods", USERS, **{LABEL_OF_PERSON: PERSON})
 
 
+def leave_nothing(cluster: Cluster, visitor: Visitor) -> None:
+    """Also where the hub, or for a while the API server, does not answer."""
+    with contextlib.suppress(AssertionError, httpx.HTTPError):
+        visitor.stop()
+    for pod in pods_of_person(cluster):
+        cluster.delete("pod", pod["metadata"]["name"], USERS)
+
+
 async def beside(cluster: Cluster, rounds: int, workers: int) -> None:
     # This Python is not that of the images.
     warnings.filterwarnings("ignore", category=VersionMismatchWarning)
@@ -277,11 +293,8 @@ async def beside(cluster: Cluster, rounds: int, workers: int) -> None:
                         if turn:
                             took[name].append(one)
         finally:
-            await asyncio.to_thread(visitor.stop)
-            for pod in pods_of_person(cluster):
-                cluster.delete("pod", pod["metadata"]["name"], USERS)
-            if (api := shared_client("CoreV1Api").api_client) is not None:
-                await api.close()
+            await asyncio.to_thread(leave_nothing, cluster, visitor)
+            await shared_client("CoreV1Api").api_client.close()
     show_beside(took, workers, rounds)
 
 
@@ -330,6 +343,7 @@ scheduler: {cpu: %(cpu)d, memory: 1Gi}
 most_workers: %(most)d
 minutes: {choices: [240], default: 240}
 """
+NAMES = re.compile(r"[0-9a-f]{8,}(-[0-9a-f]{8,})?")
 PROCESSES = ("clock", "dask-proxy", "gateway")
 
 
@@ -374,6 +388,10 @@ class Centre:
     gateway_port: int
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
+    @cached_property
+    def engine(self) -> Engine:
+        return make_engine(self.factory.settings.ledger_url)
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.gateway_port}/api"
@@ -407,13 +425,13 @@ class Centre:
             return sum(node.ready for node in txn.nodes() or ()) > number
 
     def leases(self) -> int:
-        with self.factory.store.reading() as txn:
-            return len(txn.live_leases())
+        with reading(self.engine) as connection:
+            return connection.scalar(select(func.count()).select_from(leases).where(live)) or 0
 
     def warnings(self) -> Counter[str]:
-        """What the gateway complained of, by the beginning of the line."""
+        """What the gateway complained of, without names."""
         lines = (line for line in self.log("gateway").splitlines() if line.startswith(("[W", "[E", "[C")))
-        return Counter(line.partition("]")[2].strip()[:60] for line in lines)
+        return Counter(NAMES.sub("…", line.partition("]")[2].strip())[:80] for line in lines)
 
 
 @contextmanager
@@ -427,6 +445,8 @@ def ledger(kind: str) -> Iterator[str | None]:
             made = stack.enter_context(new_postgresql())
         except pytest.skip.Exception as why:
             sys.exit(f"{why}; --database sqlite does without it")
+        # What was booked survives a power cut, as at a site.
+        made.run("ALTER SYSTEM SET fsync = on", "SELECT pg_reload_conf()")
         yield made.url
 
 
@@ -481,6 +501,7 @@ def centre(folder: Path, namespace: str, size: Size, database: str | None) -> It
             process.terminate()
         for process in made.processes.values():
             process.wait(60)
+        made.engine.dispose()
         factory.store.close()
 
 
@@ -588,6 +609,7 @@ class Stub:
         while True:
             ready: dict[str, set[str]] = {}
             there: dict[str, set[str]] = {}
+            new = []
             for pod in list(self.pods.resources.values()):
                 labels = pod["metadata"]["labels"]
                 name, up = labels[CLUSTER], is_ready(pod)
@@ -598,16 +620,19 @@ class Stub:
                     if up:
                         ready.setdefault(name, set()).add(worker)
                 elif up and name not in self.schedulers:
-                    await self.begin(name)
+                    new.append(name)
+            await asyncio.gather(*(self.begin(name) for name in new))
             for name, one in self.schedulers.items():
                 one.have(ready.get(name, set()), there.get(name, set()))
             await asyncio.sleep(0.25)
 
     async def begin(self, name: str) -> None:
         """With the cluster's own token, which its pod would read from the secret beside it."""
-        found = await shared_client("CoreV1Api").list_namespaced_secret(
-            self.centre.namespace, label_selector=f"{CLUSTER}={name}"
-        )
+        api, selector = shared_client("CoreV1Api"), f"{CLUSTER}={name}"
+        try:
+            found = await api.list_namespaced_secret(self.centre.namespace, label_selector=selector)
+        except (ApiException, aiohttp.ClientError):
+            return  # an API server that is away is asked again at the next look
         if not found.items:
             return  # its pod waits for it, and so does this one
         token = base64.b64decode(found.items[0].data["api-token"]).decode()
@@ -667,9 +692,9 @@ async def stub(made: Centre, people: Sequence[str]) -> AsyncIterator[Stub]:
             looking = asyncio.ensure_future(one.look())
             one.tasks.add(looking)
             yield one
-            if looking.done():
-                looking.result()
         finally:
+            if looking.done() and (error := looking.exception()) is not None:
+                print(f"the stub ended by itself: {error!r}")
             for task in one.tasks:
                 task.cancel()
             await asyncio.gather(*one.tasks, return_exceptions=True)
@@ -765,15 +790,13 @@ class People:
         await self.ask(person, "DELETE", self.clusters[person])
 
 
-async def until(
-    reached: Callable[[], Awaitable[bool]], what: str, seconds: float, every: float = 0.25
-) -> float:
+async def until(reached: Callable[[], Awaitable[bool]], what: str, seconds: float) -> float:
     """When it was, by the clock of `time.monotonic`."""
     give_up = time.monotonic() + seconds
     while not await reached():
         if time.monotonic() > give_up:
             raise AssertionError(f"waited {seconds:.0f} s in vain for: {what}")
-        await asyncio.sleep(every)
+        await asyncio.sleep(0.1)
     return time.monotonic()
 
 
@@ -798,7 +821,7 @@ async def ours(cluster: Cluster, made: Centre, size: Size, given: argparse.Names
         empty, cost = memory(gateway), await asyncio.to_thread(Cost.of, made, cluster)
         orders = asyncio.gather(*(people.order(person, size.workers) for person in size.people))
         waits = (
-            until(leased, "all are leased", given.patience, 0.5),
+            until(leased, "all are leased", given.patience),
             until(there, "all pods are there", given.patience),
         )
         times = [at - cost.began for at in await asyncio.gather(*waits)]
@@ -905,12 +928,14 @@ async def make_plainly(namespace: str, groups: Sequence[Sequence[Object]], at_on
     return found
 
 
-def plain(cluster: Cluster, namespace: str, groups: Sequence[Sequence[Object]]) -> dict[str, Any]:
+def plain(
+    cluster: Cluster, namespace: str, groups: Sequence[Sequence[Object]], patience: float
+) -> dict[str, Any]:
     """In a process of its own, as the gateway is."""
     before = cpu_of_parts(cluster)
     command = [sys.executable, "-m", "bench.kube_clusters", "plainly", namespace]
     done = subprocess.run(
-        command, input=json.dumps(groups), capture_output=True, text=True, timeout=1200, check=False
+        command, input=json.dumps(groups), capture_output=True, text=True, timeout=patience, check=False
     )
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -949,7 +974,7 @@ def many(cluster: Cluster, given: argparse.Namespace) -> None:
                 centre(Path(folder) / "centre", one, size, url) as made,
             ):
                 gated = asyncio.run(ours(cluster, made, size, given))
-            beside_it = plain(cluster, two, groups_of(gated.pop("manifests")))
+            beside_it = plain(cluster, two, groups_of(gated.pop("manifests")), given.patience)
         finally:
             for namespace in (one, two):
                 all_pods_go(cluster, namespace)

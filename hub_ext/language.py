@@ -31,6 +31,8 @@ Language = Literal["ko", "en"]
 LANGUAGES: Final[tuple[Language, ...]] = ("ko", "en")
 DEFAULT: Final[Language] = "en"
 COOKIE: Final = "hangang-language"
+OF_THE_BROWSER: Final = "HANGANG_BROWSER_LANGUAGE"
+"""In a kernel's environment: the language that its notebook is read in."""
 LOCALE: Final = Path(__file__).parent / "locale"
 
 _LONGEST_HEADER = 1000

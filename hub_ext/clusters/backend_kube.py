@@ -198,10 +198,11 @@ class GatedKubeBackend(QuotaBackend):
             pod["metadata"]["namespace"],
             pod["metadata"]["name"],
         )
-        await self._patiently(
+        found = await self._patiently(
             lambda: api.create_namespaced_pod(namespace, pod), f"the pod {name}", there=True
         )
-        found = await self._patiently(lambda: api.read_namespaced_pod(name, namespace), f"the pod {name}")
+        if found is None:
+            found = await self._patiently(lambda: api.read_namespaced_pod(name, namespace), f"the pod {name}")
         made: Pod = api.api_client.sanitize_for_serialization(found)
         if lease_of(made) != lease_of(pod):
             raise PodsUnseen(f"There is another pod of the name {name}; it is waited for its end")

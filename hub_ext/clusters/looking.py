@@ -41,7 +41,8 @@ class Looking(Holding):
 
     async def do_setup(self) -> None:
         await super().do_setup()
-        self._owners_at, self._orphans = 0.0, set[str]()
+        self._owners_at = 0.0
+        self._without_record, self._orphans = set[str](), set[str]()
 
     async def which_are_gone(self, states: Mapping[str, Mapping[str, Any]]) -> set[str]:
         """Of these (state by lease), those whose process or pod is seen gone. Raises HubError while nothing is seen."""
@@ -82,8 +83,11 @@ class Looking(Holding):
                 else:
                     standing.take(None, (), None)
                 await self._look_at(quota, active[name], standing, gone)
-        for name in held.keys() - active.keys() - self._booking:
+        # One that is being stopped gives its leases back right after: what is left at the next look is left for good.
+        without = held.keys() - active.keys() - self._booking
+        for name in without & self._without_record:
             await self._end_without_record(quota, name)
+        self._without_record = without
         for name in self._standings.keys() - self.db.name_to_cluster.keys():
             del self._standings[name]
 

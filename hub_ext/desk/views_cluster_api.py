@@ -158,6 +158,7 @@ class OfferBody(Shaped):
     title: str
     description: str
     pool: str
+    pool_title: str
     worker: WorkerSizeBody
     scheduler: WorkerSizeBody
     now: RoomBody
@@ -203,6 +204,7 @@ def _offer(offer: ClusterOffer, say: Speaker, titles: Titles) -> OfferBody:
         title=say.text(profile.title, profile.slug),
         description=say.text(profile.description),
         pool=offer.pool,
+        pool_title=say.text(titles.get(offer.pool, {}), offer.pool),
         worker=WorkerSizeBody(amounts=dict(profile.worker), words=say.amounts(profile.worker)),
         scheduler=WorkerSizeBody(amounts=dict(profile.scheduler), words=say.amounts(profile.scheduler)),
         now=RoomBody(guaranteed=preview.guaranteed, borrowed=preview.borrowed),

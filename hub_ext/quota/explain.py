@@ -381,6 +381,14 @@ def _too_big_for_any_node(told: _Told) -> _Words:
 
 
 def _person_at_cap(told: _Told) -> _Words:
+    if not told.facts.get("held"):  # of nothing that runs: so many at once would be too many
+        return (
+            told.sentence(
+                "Your limit in {pool} is {cap}; this needs {asked}.",
+                cap=told.amount("cap", "key"),
+                asked=told.amount("asked", "key"),
+            ),
+        )
     sentence = told.sentence(
         "Your limit in {pool} is {cap}; you already use {held}, and this needs {asked}.",
         cap=told.amount("cap", "key"),

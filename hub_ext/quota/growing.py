@@ -12,13 +12,14 @@ from functools import cache
 from typing import Any, Final
 
 from hub_ext.core.clock import Clock, Instant
-from hub_ext.core.decision import Admit, Decision, Refuse, Wait
+from hub_ext.core.decision import Admit, Code, Decision, Refuse, Wait
 from hub_ext.core.people import Person
 from hub_ext.quota.answers import Answer, asked_before
 from hub_ext.quota.booking import Options, book, decided, path_of
 from hub_ext.quota.budget import BudgetState, states_that_bind
 from hub_ext.quota.cluster import ClusterLeases as ClusterLeases
 from hub_ext.quota.cluster import by_cluster, over
+from hub_ext.quota.counting import cap_keys, counts_in
 from hub_ext.quota.growth import (
     Growth,
     Surroundings,
@@ -218,6 +219,7 @@ def _preview(
     pools = {*path_of(policy, scheduler.pool), *path_of(policy, unit.pool)}
     ledger = txn.ledger(pools, [person.name])
     budgets = states_that_bind(ledger.budgets, policy, [path_of(policy, unit.pool)], person.name, now)
+    held = list(own)
     units = Units(Surroundings(txn, now), person, own, ledger)
     first, devices = units.decide(scheduler)
     if isinstance(first, Admit):
@@ -227,7 +229,7 @@ def _preview(
         objection = units.objection
     else:
         objection = first
-    objection = _with_first_end(txn, objection)
+    objection = _told(txn, objection, held, units.own)
     booked = units.booked
     guaranteed = sum(one.guaranteed for one in booked)
     in_pool = unit.pool in policy.pools
@@ -254,13 +256,38 @@ def _preview_growth(
         return Granted(policy, now, (), None, over(name, unit.pool))
     around = Surroundings(txn, now, cluster.ticket.id if cluster.ticket else None)
     ledger = txn.ledger(path_of(policy, unit.pool), [person.name])
+    held = list(own)
     units = as_many_as_possible(Units(around, person, own, ledger), unit, cluster.scheduler, more, more)
-    return Granted(policy, now, tuple(units.booked), None, _with_first_end(txn, units.objection))
+    return Granted(policy, now, tuple(units.booked), None, _told(txn, units.objection, held, units.own))
 
 
-def _with_first_end(txn: Transaction, objection: Wait | Refuse | None) -> Wait | Refuse | None:
+def _told(
+    txn: Transaction, objection: Wait | Refuse | None, held: Collection[Lease], beside: Collection[Lease]
+) -> Wait | Refuse | None:
+    """Why there would be no more. `beside`: with what was only looked at, which nobody holds."""
     if objection is None:
         return None
     told = first_end_among(objection, LeasesByEnd(txn), txn.policy)
     assert not isinstance(told, Admit)
-    return told
+    if told.code is not Code.PERSON_AT_CAP:
+        return told
+    # All of it together would be too many, and none of it is there to be stopped.
+    facts, ids = dict(told.facts), {lease.id for lease in held}
+    looked_at = sum(
+        cap_keys(lease).get(facts["key"], 0)
+        for lease in beside
+        if lease.id not in ids and counts_in(txn.policy, lease, facts["pool"])
+    )
+    there = {lease.id: lease for lease in held if lease.id in facts["leases"]}
+    ends = [lease.ends_at for lease in there.values()]
+    return Wait(
+        told.code,
+        facts
+        | {
+            "asked": facts["asked"] + looked_at,
+            "held": facts["held"] - looked_at,
+            "leases": [one for one in facts["leases"] if one in there],
+            "servers": [there[one].server for one in facts["leases"] if one in there],
+            "first_end": txn.policy.local(min(ends)) if ends else None,
+        },
+    )

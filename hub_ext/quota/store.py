@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import date
+from functools import cache
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -367,32 +368,17 @@ class SqlTransaction(HoursRows, WaitingRows, CentreRows):
         table: Table,
         rows: Sequence[Mapping[str, Any]],
         *,
-        key: Sequence[str],
-        added: Sequence[str] = (),
-        kept: Sequence[str] = (),
+        key: tuple[str, ...],
+        added: tuple[str, ...] = (),
+        kept: tuple[str, ...] = (),
     ) -> None:
         """Insert the rows, or replace those that are there: `added` columns add up, `kept` ones stay."""
-        if not rows:
-            return
-        statement = self._insert_or(table)
-        changed = {
-            column.name: column + statement.excluded[column.name]
-            if column.name in added
-            else statement.excluded[column.name]
-            for column in table.columns
-            if column.name not in key and column.name not in kept
-        }
-        if changed:
-            statement = statement.on_conflict_do_update(index_elements=key, set_=changed)
-        else:
-            statement = statement.on_conflict_do_nothing(index_elements=key)
-        self._connection.execute(statement, rows)
+        if rows:
+            dialect = self._connection.dialect.name
+            self._connection.execute(_upsert_into(table, dialect, key, added, kept), rows)
 
     def _insert_or(self, table: Table) -> sqlite.Insert | postgresql.Insert:
-        """An insert that knows what to do about a row that is there already."""
-        if self._connection.dialect.name == "postgresql":
-            return postgresql.insert(table)
-        return sqlite.insert(table)
+        return _insert_into(table, self._connection.dialect.name)
 
     def _leases(self, *conditions: ColumnElement[bool]) -> list[Lease]:
         query = (
@@ -418,6 +404,28 @@ class SqlTransaction(HoursRows, WaitingRows, CentreRows):
             UsageRow(row.day, leases[row.lease], row.units, row.seconds)
             for row in self._connection.execute(query)
         ]
+
+
+def _insert_into(table: Table, dialect: str) -> sqlite.Insert | postgresql.Insert:
+    """An insert that knows what to do about a row that is there already."""
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)
+
+
+@cache
+def _upsert_into(
+    table: Table, dialect: str, key: tuple[str, ...], added: tuple[str, ...], kept: tuple[str, ...]
+) -> sqlite.Insert | postgresql.Insert:
+    statement = _insert_into(table, dialect)
+    changed = {
+        column.name: column + statement.excluded[column.name]
+        if column.name in added
+        else statement.excluded[column.name]
+        for column in table.columns
+        if column.name not in key and column.name not in kept
+    }
+    if changed:
+        return statement.on_conflict_do_update(index_elements=key, set_=changed)
+    return statement.on_conflict_do_nothing(index_elements=key)
 
 
 def _entry_row(entry: Entry) -> dict[str, Any]:

@@ -162,9 +162,7 @@ async def test_from_a_kernel_beyond_the_quota_and_back_by_notice(hub: DeployedHu
 
 def check_pods(hub: DeployedHub, name: str) -> None:
     """Each pod has a lease of its own, exactly its sizes, and no way to anything else."""
-    pods = [
-        pod for pod in pods_of_clusters(hub) if pod["metadata"]["labels"]["hangang-hub/cluster"] == name
-    ]
+    pods = [pod for pod in pods_of_clusters(hub) if pod["metadata"]["labels"]["hangang-hub/cluster"] == name]
     assert sorted(pod["metadata"]["labels"]["hangang-hub/kind"] for pod in pods) == [
         "dask-scheduler",
         "dask-worker",

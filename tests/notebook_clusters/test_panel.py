@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, expect
 
-from tests.support.axe import AXE, RULES
 from tests.support.browser import chromium, needs_chromium, screenshot_path
 from tests.support.clusters_desk import HOURS, NO_ROOM, NOT_YOURS, NOTICE, ClustersDesk
 from tests.support.gateway import RealGateway
 from tests.support.hub import wait_for
 from tests.support.notebook_desk import TOKEN, notebook
+from tests.support.panel_in_lab import PanelInLab, notebook_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow, needs_chromium]
 
@@ -27,56 +25,12 @@ CELLS = (
     "panel.close()",
 )
 LONG = 90_000  # ms; the machine of a test may be busy with others
-AXE_ON_OURS = """
-rules => axe.run(
-  {include: [[".hangang-clusters"]]},
-  {runOnly: {type: "tag", values: rules}, rules: {"heading-order": {enabled: false}}, resultTypes: ["violations"]},
-)
-"""
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as found:
         yield found
-
-
-class Lab:
-    """A notebook with the panel in it."""
-
-    def __init__(self, page: Page) -> None:
-        self.page = page
-
-    @property
-    def panel(self) -> Locator:
-        return self.page.locator(".hangang-clusters")
-
-    def run(self, cell: int) -> Locator:
-        """Run the cell, as soon as the kernel takes it; its output."""
-        found = self.page.locator(".jp-Notebook .jp-CodeCell").nth(cell)
-        prompt = found.locator(".jp-InputPrompt").first
-
-        def asked() -> bool:
-            if prompt.inner_text().strip() in ("[ ]:", ""):
-                found.locator(".cm-content").click()
-                self.page.keyboard.press("Control+Enter")
-                self.page.wait_for_timeout(500)
-            return re.fullmatch(r"\[\d+\]:", prompt.inner_text().strip()) is not None
-
-        wait_for(asked, "the cell to have run", 90)
-        return found.locator(".jp-OutputArea-output")
-
-    def button(self, name: str) -> Locator:
-        return self.panel.get_by_role("button", name=name, exact=True)
-
-    def violations(self) -> list[str]:
-        self.page.evaluate(AXE.read_text(encoding="utf-8"))
-        found: dict[str, Any] = self.page.evaluate(AXE_ON_OURS, RULES)
-        return [f"{one['id']}: {node['html']}" for one in found["violations"] for node in one["nodes"]]
-
-    def overflows(self) -> bool:
-        """Whether something of the panel is cut off at its side."""
-        return bool(self.panel.evaluate("node => node.scrollWidth > node.clientWidth + 1"))
 
 
 @contextmanager
@@ -89,23 +43,9 @@ def opened(
     language: str = "en",
     width: int = 1280,
     dark: bool = False,
-) -> Iterator[Lab]:
+) -> Iterator[PanelInLab]:
     home.mkdir()
-    cells = [
-        {
-            "cell_type": "code",
-            "id": f"c{n}",
-            "source": text,
-            "metadata": {},
-            "outputs": [],
-            "execution_count": None,
-        }
-        for n, text in enumerate(CELLS)
-    ]
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
-    (home / "panel.ipynb").write_text(
-        json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5})
-    )
+    (home / "panel.ipynb").write_text(notebook_of(*CELLS))
     if dark:
         settings = home / ".jupyter/lab/user-settings/@jupyterlab/apputils-extension"
         settings.mkdir(parents=True)
@@ -121,7 +61,7 @@ def opened(
             page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=LONG)
             if width < 700:
                 page.keyboard.press("Control+b")
-            seen = Lab(page)
+            seen = PanelInLab(page)
 
             def has_kernel() -> bool:
                 return any(one["connections"] for one in lab.ask("api/kernels")[1])

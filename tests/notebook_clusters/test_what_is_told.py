@@ -223,7 +223,7 @@ def test_every_size_of_data_has_its_advice(size: str) -> None:
 
 def test_nothing_from_outside_becomes_markup() -> None:
     bad = "<img src=x onerror=alert(1)>"
-    offer = Offer(bad, bad, bad, bad, bad, 1, 1, "now", bad)
+    offer = Offer(bad, bad, bad, bad, bad, bad, 1, 1, "now", bad)
     found = ClusterState(NAME, wanted=1, notice=Notice(bad), waiting=Waiting(bad))
     shown = [
         view.head(Menu((), (bad,)), EN),
@@ -256,6 +256,7 @@ def test_only_an_address_becomes_a_link(link: str, shown: bool) -> None:
     [
         pytest.param({}, "en", id="nothing is said"),
         pytest.param({"LANG": "ko_KR.UTF-8"}, "ko", id="the locale"),
+        pytest.param({"HANGANG_BROWSER_LANGUAGE": "ko", "LANG": "en_US.UTF-8"}, "ko", id="the browser"),
         pytest.param({"LANG": "C.UTF-8"}, "en", id="the locale of an image"),
         pytest.param({"LANG": "en_US.UTF-8", "LC_ALL": "ko_KR.UTF-8"}, "ko", id="the stronger locale"),
         pytest.param(
@@ -274,7 +275,7 @@ def test_what_was_chosen_in_the_lab_counts_more_than_the_locale(tmp_path: Path) 
     (folder / "plugin.jupyterlab-settings").write_text(
         '{\n    // Language locale\n    // "locale": "en"\n    "locale": "ko_KR",\n}\n'
     )
-    environment = {"HOME": str(tmp_path), "LANG": "en_US.UTF-8"}
+    environment = {"HOME": str(tmp_path), "LANG": "en_US.UTF-8", "HANGANG_BROWSER_LANGUAGE": "en"}
     assert language_of(environment) == "ko"
     assert language_of(environment | {"HANGANG_LANGUAGE": "en"}) == "en"
 

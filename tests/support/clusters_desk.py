@@ -40,6 +40,7 @@ def profiles(language: str) -> list[dict[str, Any]]:
             "title": title,
             "description": "",
             "pool": "hangang-univ",
+            "pool_title": "한강대학교" if korean else "Hangang University",
             "worker": {"amounts": {}, "words": words},
             "now": {"guaranteed": 0, "borrowed": 0},
             "state": state,

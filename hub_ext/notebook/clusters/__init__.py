@@ -16,7 +16,7 @@ that started it.
 | `DASK_GATEWAY__…` | where the gateway is; the hub sets them, so that dask-gateway's own `Gateway()` works as well |
 | `HANGANG_DESK_URL`, `JUPYTERHUB_API_TOKEN` | where the desk answers, which knows sizes, hours and reasons |
 | `HANGANG_SERVER` | the server that a cluster ends with; without it `JUPYTERHUB_SERVER_NAME` |
-| `HANGANG_LANGUAGE` | `ko` or `en`; without it JupyterLab's own choice, then `LANG` |
+| `HANGANG_LANGUAGE` | `ko` or `en`; without it JupyterLab's own choice, the browser's, `LANG` |
 | `CPU_LIMIT`, `MEM_LIMIT`, `CUDA_VISIBLE_DEVICES` | what this server has |
 """
 

@@ -32,6 +32,7 @@ class Offer:
     profile: str
     title: str
     pool: str = ""
+    pool_title: str = ""
     description: str = ""
     worker: str = ""
     guaranteed: int = 0
@@ -125,6 +126,7 @@ def _offer(item: Mapping[str, Any], language: str) -> Offer:
         profile=profile,
         title=_text(item.get("title"), language) or profile,
         pool=_text(item.get("pool"), language),
+        pool_title=_text(item.get("pool_title"), language),
         description=_text(item.get("description"), language),
         worker=_text(worker.get("words"), language),
         guaranteed=_count(now.get("guaranteed")),

@@ -83,7 +83,9 @@ def state_words(offer: Offer, say: Speaker) -> str:
 
 def label(offer: Offer, say: Speaker, *, pool: bool) -> str:
     """A size in the menu, as plain text: what it is, and how it stands; whose share where there are several."""
-    name = " · ".join(part for part in (offer.title, offer.pool if pool else "") if part)
+    name = " · ".join(
+        part for part in (offer.title, (offer.pool_title or offer.pool) if pool else "") if part
+    )
     return f"{name}  —  {ICONS[offer.state]} {state_words(offer, say)}"
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from hub_ext.language import DEFAULT, Language, Speaker, as_language, translator
+from hub_ext.language import DEFAULT, OF_THE_BROWSER, Language, Speaker, as_language, translator
 
 __all__ = ["language_of", "speaker"]
 
@@ -23,10 +23,11 @@ def speaker(language: str | None = None, environment: Mapping[str, str] = os.env
 
 
 def language_of(environment: Mapping[str, str] = os.environ) -> Language:
-    """`HANGANG_LANGUAGE`, else what was chosen in JupyterLab, else the locale of the kernel, else English."""
+    """`HANGANG_LANGUAGE`, else what was chosen in JupyterLab, else the browser's, else the kernel's locale, else English."""
     for found in (
         environment.get("HANGANG_LANGUAGE", ""),
         _chosen_in_lab(environment),
+        environment.get(OF_THE_BROWSER, ""),
         *(environment.get(name, "") for name in ("LC_ALL", "LC_MESSAGES", "LANG")),
     ):
         language = as_language(found[:2].lower())

@@ -16,7 +16,7 @@ from jupyter_server.utils import url_path_join
 from tornado.web import authenticated
 
 from hub_ext.core.clock import Clock, SystemClock
-from hub_ext.language import COOKIE, Language, Speaker, as_language, pick_language, translator
+from hub_ext.language import COOKIE, OF_THE_BROWSER, Language, Speaker, as_language, pick_language, translator
 from hub_ext.notebook.lab.claim import Claim, watch_identities
 from hub_ext.notebook.lab.desk import Desk, DeskAway, Refused
 from hub_ext.notebook.lab.policy import Link, View, off, step_minutes, view
@@ -119,6 +119,8 @@ class LeaseHandler(_Handler):
     @authenticated
     @authorized
     async def get(self) -> None:
+        # For the kernels that start from now on: what they show is read in this browser.
+        os.environ[OF_THE_BROWSER] = self.language
         if self.notices is None:
             self.answer(asdict(off()))
             return

@@ -418,6 +418,23 @@ def test_a_preview_says_what_there_would_be_and_books_nothing(centre_on_each: Ce
     assert centre_on_each.everything() == before
 
 
+def test_a_preview_of_more_than_the_person_may_have_does_not_say_that_they_have_it(
+    centre_on_each: Centre,
+) -> None:
+    centre_on_each.load(CAPS)
+    start_cluster(centre_on_each)
+    grant(centre_on_each, 1)
+    found = preview(centre_on_each, 10)
+    assert (found.guaranteed + found.borrowed, found.objection.code) == (2, Code.PERSON_AT_CAP)
+    facts = found.objection.facts
+    assert (facts["cap"], facts["held"], facts["asked"]) == (3, 1, 3)
+    assert facts["servers"] == ["c1"]
+    centre_on_each.admission.end_cluster_now("c1", "student", "stopped")
+    found = preview(centre_on_each, 10)
+    facts = found.objection.facts
+    assert (facts["held"], facts["asked"], facts["leases"], facts["first_end"]) == (0, 4, [], None)
+
+
 def test_a_preview_asks_for_no_more_than_was_asked_about(centre: Centre) -> None:
     found = preview(centre, 2)
     assert (found.guaranteed, found.borrowed, found.objection) == (2, 0, None)
