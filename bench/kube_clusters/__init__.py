@@ -1,0 +1,1 @@
+"""Dask clusters on Kubernetes, one and hundreds: `python -m bench.kube_clusters --help`."""
