@@ -18,6 +18,7 @@ from hub_ext.desk.views_lease import EtaBody, HoursLeft, Shaped, hours_left
 from hub_ext.desk.views_parts import explained
 from hub_ext.desk.views_waiting import when
 from hub_ext.language import Speaker
+from hub_ext.quota.budget import BudgetState
 from hub_ext.quota.explain import Titles, explain, explain_borrowed
 
 # -- clusters ---------------------------------------------------------------------------------------------------------
@@ -176,9 +177,13 @@ class OfferBody(Shaped):
     )
 
 
+class BudgetLeft(HoursLeft):
+    whose: str = Field(description="The person's own hours in a pool, or those of all of it")
+
+
 class OffersBody(Shaped):
     items: list[OfferBody]
-    budgets: list[HoursLeft] = Field(
+    budgets: list[BudgetLeft] = Field(
         description="What is left of each budget that binds; the nearest to its end first"
     )
 
@@ -192,8 +197,14 @@ def offers_body(offers: list[ClusterOffer], say: Speaker, titles: Titles) -> Off
     ordered = sorted(budgets.values(), key=lambda state: state.limit - state.used - state.committed)
     return OffersBody(
         items=[_offer(offer, say, titles) for offer in offers],
-        budgets=[hours_left(state, say) for state in ordered],
+        budgets=[_budget(state, say, titles) for state in ordered],
     )
+
+
+def _budget(state: BudgetState, say: Speaker, titles: Titles) -> BudgetLeft:
+    pool = say.text(titles.get(state.of.pool, {}), state.of.pool)
+    whose = say("Your hours: {pool}", pool=pool) if state.of.person else pool
+    return BudgetLeft(**hours_left(state, say).model_dump(), whose=whose)
 
 
 def _offer(offer: ClusterOffer, say: Speaker, titles: Titles) -> OfferBody:

@@ -340,6 +340,10 @@ async def test_the_hours_that_bind_come_with_the_sizes_the_scarcest_first(centre
     menu = await read(centre, STUDENT, "cluster-profiles")
     assert [(one["pool"], one["period"]) for one in menu["budgets"]] == [("univ", "week"), ("univ", "month")]
     assert menu["budgets"][0]["sentence"] == "60 of 60 GPU-h left this week"
+    assert [one["whose"] for one in menu["budgets"]] == [
+        "Your hours: Hangang University",
+        "Hangang University",
+    ]
 
 
 async def test_a_look_at_the_sizes_books_nothing(centre: Clustered) -> None:

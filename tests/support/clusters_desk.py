@@ -16,6 +16,7 @@ from tests.support.notebook_desk import BORROWED
 
 SEOUL = ZoneInfo("Asia/Seoul")
 TOKEN = "token-of-the-server"
+WHOSE = {"en": "Your hours: Hangang University", "ko": "내 GPU시간: 한강대학교"}
 HOURS = {"en": "31.5 of 60 GPU-h left this week", "ko": "이번 주 60 GPU시간 중 31.5 남음"}
 NO_ROOM = {
     "en": "Your institution holds 4 of 4 guaranteed; all borrowable ones are in use.",
@@ -129,7 +130,7 @@ class ClustersDesk:
             items = profiles(language)
             for item in items:
                 item["profile"] = self.renamed.get(item["profile"], item["profile"])
-            return 200, {"items": items, "budgets": [{"sentence": HOURS[language]}]}
+            return 200, {"items": items, "budgets": [{"whose": WHOSE[language], "sentence": HOURS[language]}]}
         if method == "GET" and path.startswith("clusters/"):
             facts = self.facts | self.by_language.get(language, {})
             return 200, state(path.removeprefix("clusters/"), language, **facts)

@@ -199,9 +199,11 @@ def _text(found: object, language: str) -> str:
 
 
 def _line(found: object, language: str) -> str:
-    """A line in words, by itself or as the sentence of a group of facts."""
+    """A line in words, by itself or as the sentence of a group of facts, with whose it is."""
     if isinstance(found, Mapping):
-        return next((line for key in ("sentence", "text") if (line := _text(found.get(key), language))), "")
+        line = next((line for key in ("sentence", "text") if (line := _text(found.get(key), language))), "")
+        whose = _text(found.get("whose"), language)
+        return f"{whose} · {line}" if whose and line else line
     return _text(found, language)
 
 
