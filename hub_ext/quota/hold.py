@@ -15,13 +15,15 @@ class Hold:
     """The ticket starts at `eta` at the latest.
 
     `firm`: leases are being taken back for it, and what they free is kept from everybody. Else it was only patient: who
-    came before it passes, and whoever would be guaranteed. `after` is the room at `eta`, without the ticket itself.
+    came before it passes, and whoever would be guaranteed. `after` is the room at `eta`, without the ticket itself; `count`
+    of what it asks for are kept there.
     """
 
     ticket: Ticket
     eta: Instant
     firm: bool
     after: Room
+    count: int = 1
 
     def lets_pass(self, ticket: Ticket, decision: Admit) -> bool:
         """Whether the other ticket, if it starts now, is over by then, or there is room for both."""
@@ -30,7 +32,7 @@ class Hold:
         if not self.firm and (decision.guaranteed or not self.came_before(ticket)):
             return True
         kept = self.after.keep(ticket.ask, on=decision.node)
-        beside = self.after.has_room(self.ticket.ask)
+        beside = self.after.count_fitting(self.ticket.ask, self.count) == self.count
         self.after.remove(kept)
         return beside
 
@@ -38,4 +40,4 @@ class Hold:
         return (self.ticket.made_at, self.ticket.id) < (ticket.made_at, ticket.id)
 
     def copy(self) -> Hold:
-        return Hold(self.ticket, self.eta, self.firm, self.after.copy_room())
+        return Hold(self.ticket, self.eta, self.firm, self.after.copy_room(), self.count)

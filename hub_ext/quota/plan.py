@@ -203,7 +203,7 @@ class _Planning:
             older = [h for h in self.holds.values() if not had_hold or h.came_before(ticket)]
             blocker = next((hold for hold in older if not hold.lets_pass(ticket, decision)), None)
             if blocker is None:
-                self._start(ticket, ask, decision)
+                self._start(ticket, ask, decision, had_hold=had_hold)
                 return
             decision = self._behind(blocker, ask)
         self.waiting.append(ticket)
@@ -223,7 +223,7 @@ class _Planning:
             and not self.stage.guaranteed(ask)
         )
 
-    def _start(self, ticket: Ticket, ask: Ask, decision: Admit) -> None:
+    def _start(self, ticket: Ticket, ask: Ask, decision: Admit, *, had_hold: bool) -> None:
         self.turns.append(Turn(ticket, decision, ask))
         lease = self.stage.book(ask, decision, self.now)
         self._all_ends = None
@@ -232,7 +232,11 @@ class _Planning:
                 hold.after.add(lease)
         self.line.changed()
         if ticket.wanted > 1:
-            self.line.put(replace(ticket, wanted=ticket.wanted - 1, booked=ticket.booked + 1))
+            rest = replace(ticket, wanted=ticket.wanted - 1, booked=ticket.booked + 1)
+            if had_hold and self._count_guaranteed(rest):
+                # What was taken back for the others stays theirs until they are looked at.
+                self._hold(rest, max([self.now, *(self.taken[one.id][1] for one in self._noticed_for(rest))]))
+            self.line.put(rest)
 
     def _secure(self, ticket: Ticket, ask: Ask) -> None:
         """See that its turn comes: by taking back what others borrowed, or by a hold where it has been patient."""
@@ -243,15 +247,16 @@ class _Planning:
 
     def _take_back(self, ticket: Ticket, ask: Ask) -> bool:
         """Whether the end of what others borrowed makes room; they have had notice then, or get it now."""
+        most = max(1, self._count_guaranteed(ticket))
         before = [lease for lease in self._noticed_for(ticket) if not lease.guaranteed]
-        if before and (still := self._still_enough(ticket, ask, before)) is not None:
+        if before and (still := self._still_enough(ticket, ask, before, most)) is not None:
             self._keep(ticket, still)
             return True
         room = self._promised(besides=ticket)
         for lease in before:
             room.remove(lease)
         candidates = (lease for lease in self.scene.leases if may_be_taken(lease, never=ticket.displaced_by))
-        picked = reclaim_set(room, ask, [lease for lease in candidates if lease.id not in self.taken])
+        picked = reclaim_set(room, ask, [lease for lease in candidates if lease.id not in self.taken], most)
         if picked is None:
             return False
         notices = [Notice(lease, taken_at(self.policy, lease, self.now), ticket.id) for lease in picked]
@@ -263,14 +268,22 @@ class _Planning:
         self._keep(ticket, [*before, *picked])
         return True
 
-    def _still_enough(self, ticket: Ticket, ask: Ask, before: Sequence[Lease]) -> Sequence[Lease] | None:
+    def _count_guaranteed(self, ticket: Ticket) -> int:
+        """How many of those that it wants would be guaranteed."""
+        if ticket.wanted == 1:
+            return int(self.stage.guaranteed(ticket.ask))
+        return self.stage.count_guaranteed(ticket.ask, ticket.wanted, self.now)
+
+    def _still_enough(
+        self, ticket: Ticket, ask: Ask, before: Sequence[Lease], most: int
+    ) -> Sequence[Lease] | None:
         """Those of the leases that had notice that the ticket still needs; None where they are not enough any more."""
         # With what is there already, besides what is promised to others, some may be left in peace.
         room = self._promised(besides=ticket, with_victims=False)
         for lease in before:
             room.remove(lease)
-        if room.has_room(ask):
-            return needed(room, ask, before)
+        if room.count_fitting(ask, most) == most:
+            return needed(room, ask, before, most)
         room = self._promised(besides=ticket)
         for lease in before:
             room.remove(lease)
@@ -279,7 +292,7 @@ class _Planning:
         for ends_at, lease in self._ends():
             if ends_at <= due:
                 room.remove(lease)
-        return before if room.has_room(ask) else None
+        return before if room.count_fitting(ask, most) == most else None
 
     def _is_free_of_windows(self, room: Room, ask: Ask, since: Instant) -> bool:
         """Whether no reserved window begins so soon after `since` that the ask could not start then."""
@@ -312,8 +325,10 @@ class _Planning:
         for name, (taken_for, ends_at) in self.taken.items():
             if taken_for == ticket.id and ends_at <= eta and name in self.stage.leases:
                 after.remove(self.stage.leases[name])
-        self.holds[ticket.id] = Hold(ticket, eta, firm=True, after=after)
-        self.stage.promise(ticket.ask)
+        # Of several that it wants: as many as there is room for then.
+        count = 1 if ticket.wanted == 1 else after.count_fitting(ticket.ask, self._count_guaranteed(ticket))
+        hold = self.holds[ticket.id] = Hold(ticket, eta, firm=True, after=after, count=max(1, count))
+        self.stage.promise(ticket.ask, hold.count)
         self.line.promised.add(ticket.id)
         self.line.changed()
 
@@ -321,7 +336,7 @@ class _Planning:
         """Its own hold is not in its way. Whether it had one."""
         hold = self.holds.pop(ticket.id, None)
         if hold is not None and hold.firm:
-            self.stage.promise(ticket.ask, -1)
+            self.stage.promise(ticket.ask, -hold.count)
             self.line.promised.discard(ticket.id)
             self.line.changed()
         return hold is not None
@@ -339,8 +354,9 @@ class _Planning:
                 room.remove(lease)
         for hold in self.holds.values():
             if hold.firm and hold.ticket.id != besides.id:
-                room.promise(hold.ticket.ask, -1)
-                room.keep(hold.ticket.ask)
+                room.promise(hold.ticket.ask, -hold.count)
+                for _ in range(hold.count):
+                    room.keep(hold.ticket.ask)
         return room
 
     def _ends(self) -> list[tuple[Instant, Lease]]:

@@ -169,6 +169,22 @@ def too_big_for_any_node(snapshot: Snapshot, ask: Ask) -> Refuse | None:
     return Refuse(Code.TOO_BIG_FOR_ANY_NODE, facts)
 
 
+def so_many_guaranteed(snapshot: Snapshot, ask: Ask, count: int, now: Instant) -> bool:
+    """Whether so many of the same would be guaranteed, within the person's caps and hours; room is not looked at."""
+    policy = snapshot.policy
+    for key, amount in cap_keys(ask).items():
+        cap = policy.cap(ask.pool, key)
+        if (
+            cap is not None
+            and snapshot.sums[SumKey("held", cap[0], key, ask.person)] + count * amount > cap[1]
+        ):
+            return False
+    together = replace(ask, amounts={name: count * amount for name, amount in ask.amounts.items()})
+    if not is_guaranteed(snapshot.tree, snapshot.sums, together):
+        return False
+    return isinstance(end_time(snapshot, ask, count * cost_of(policy, ask, guaranteed=True), now), End)
+
+
 # -- 3: the person's caps ---------------------------------------------------------------------------------------
 
 

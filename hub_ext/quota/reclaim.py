@@ -33,31 +33,49 @@ def may_be_taken(lease: Lease, *, never: str | None = None) -> bool:
     )
 
 
-def reclaim_set(room: Room, ask: Ask, candidates: Iterable[Lease]) -> list[Lease] | None:
-    """The leases after whose end the ask fits its quota and one machine, in the order of the picks.
+def reclaim_set(room: Room, ask: Ask, candidates: Iterable[Lease], most: int = 1) -> list[Lease] | None:
+    """The leases after whose end the ask fits its quota and one machine, in the order of the picks: so many of the same, one
+    beside the other, as can be, up to `most`.
 
-    None where not even all of them make room.
+    None where not even all of them make room for one.
     """
     room = room.copy_room()
     left = {lease.id: lease for lease in candidates}
     picked: list[Lease] = []
+    kept: list[Lease] = []
+    while len(kept) < most and (found := _for_one_more(room, ask, left)) is not None:
+        picked += found
+        kept.append(room.keep(ask))
+    if not kept:
+        return None
+    for lease in kept:
+        room.remove(lease)
+    return needed(room, ask, picked, len(kept))
+
+
+def _for_one_more(room: Room, ask: Ask, left: dict[str, Lease]) -> list[Lease] | None:
+    """Take those out of the room, and of what is left, after whose end the ask fits; None, and nothing, where it never does."""
+    found: list[Lease] = []
     while not room.has_room(ask):
         lease = _next_victim(room, ask, left.values())
         if lease is None:
+            for one in found:
+                room.add(one)
+                left[one.id] = one
             return None
         room.remove(lease)
-        picked.append(left.pop(lease.id))
-    return needed(room, ask, picked)
+        found.append(left.pop(lease.id))
+    return found
 
 
-def needed(room: Room, ask: Ask, removed: Sequence[Lease]) -> list[Lease]:
-    """Those of the leases removed from the room without whose end the ask would not fit; the last is asked first whether
-    it may stay. Those that may are back in the room afterwards.
+def needed(room: Room, ask: Ask, removed: Sequence[Lease], count: int = 1) -> list[Lease]:
+    """Those of the leases removed from the room without whose end so many of the ask would not fit; the last is asked first
+    whether it may stay. Those that may are back in the room afterwards.
     """
     kept = list(removed)
     for lease in reversed(removed):
         room.add(lease)
-        if room.has_room(ask):
+        if room.count_fitting(ask, count) == count:
             kept.remove(lease)
         else:
             room.remove(lease)

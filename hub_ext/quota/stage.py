@@ -16,7 +16,7 @@ from hub_ext.quota.budget import States
 from hub_ext.quota.counting import add_to_sums, charged_pool, is_guaranteed, remove_from_sums
 from hub_ext.quota.ledger import Ledger
 from hub_ext.quota.model import Ask, Grant, Lease, Node, Reservation
-from hub_ext.quota.policy import Snapshot, decide
+from hub_ext.quota.policy import Snapshot, decide, so_many_guaranteed
 from hub_ext.quota.sums import SumKey, Sums
 from hub_ext.quota.tree import Tree
 
@@ -75,6 +75,15 @@ class Room:
     def has_room(self, ask: Ask) -> bool:
         return not self.lacking(ask) and self.has_machine(ask)
 
+    def count_fitting(self, ask: Ask, most: int) -> int:
+        """For how many of the same there is room, one beside the other; `most` is as far as it is counted."""
+        kept: list[Lease] = []
+        while len(kept) < most and self.has_room(ask):
+            kept.append(self.keep(ask))
+        for lease in kept:
+            self.remove(lease)
+        return len(kept)
+
     def has_machine(self, ask: Ask) -> bool:
         return self._free is None or self._fitting(ask) is not None
 
@@ -115,12 +124,12 @@ class Room:
         self.add(kept)
         return kept
 
-    def promise(self, ask: Ask, sign: int = 1) -> None:
-        """Set aside the guarantee that somebody whose turn is promised will draw on."""
+    def promise(self, ask: Ask, times: int = 1) -> None:
+        """Set aside the guarantee that somebody whose turn is promised will draw on; undone by a negative number."""
         for resource, amount in ask.amounts.items():
             home = self.policy.home(ask.pool, resource)
             if home is not None and amount:
-                self.sums.add(SumKey("guaranteed", home, resource), sign * amount)
+                self.sums.add(SumKey("guaranteed", home, resource), times * amount)
 
     # -- inside --------------------------------------------------------------------------------------------------
 
@@ -214,20 +223,32 @@ class Stage(Room):
         )
 
     def decide(self, ask: Ask, now: Instant) -> Decision:
-        own = tuple(self._of.get(ask.person, {}).values())
         # What has the room is known here already; where nothing has, a decision looks at all, to say why.
         fitting = [self.nodes[name] for name in self._places(ask)]
-        snapshot = Snapshot(
+        return decide(self._snapshot(ask, fitting or self.all_nodes), ask, now)
+
+    def count_guaranteed(self, ask: Ask, most: int, now: Instant) -> int:
+        """How many of the same would be guaranteed to the person, whether there is room for them now or not."""
+        snapshot, least = self._snapshot(ask, None), 0
+        while least < most:
+            middle = (least + most + 1) // 2
+            if so_many_guaranteed(snapshot, ask, middle, now):
+                least = middle
+            else:
+                most = middle - 1
+        return least
+
+    def _snapshot(self, ask: Ask, nodes: Sequence[Node] | None) -> Snapshot:
+        return Snapshot(
             self.tree,
             self.sums,
-            fitting or self.all_nodes,
+            nodes,
             self._ledger.grants,
             self.people,
-            own,
+            tuple(self._of.get(ask.person, {}).values()),
             self.reservations,
             self._budget_states,
         )
-        return decide(snapshot, ask, now)
 
     def book(self, ask: Ask, decision: Admit, now: Instant, *, running: bool = False) -> Lease:
         """`running`: it counts as started at once."""

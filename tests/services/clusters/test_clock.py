@@ -26,7 +26,7 @@ from tests.services.clusters.gateway import (
     ticket,
     told,
 )
-from tests.services.desk.centre import HOUR, MINUTE, START, Centre
+from tests.services.desk.centre import HOUR, MINUTE, POLICY, START, Centre
 from tests.support.fakes import SilentHub, UndyingWorld
 
 LARGE = """
@@ -35,6 +35,9 @@ timezone: Asia/Seoul
 gpu_classes: {h200: {resource: nvidia.com/gpu, hours: "1", memory: 141Gi}}
 pools: {univ: {quota: {gpu.h200: {nominal: 100}}}}
 """
+BUDGET = "budgets: [{hours: 100, period: day}]"
+ONE_WORKER_EACH = POLICY.replace(BUDGET, f"{BUDGET}\n    person: {{dask-workers: 1}}")
+HOURS_FOR_ONE = POLICY.replace(BUDGET, "budgets: [{hours: 0.4, period: day}]")
 
 
 def serve(centre: Centre) -> None:
@@ -222,6 +225,79 @@ def test_room_that_is_taken_back_for_a_worker_is_not_passed_on(centre: Centre) -
     assert isinstance(other.decision, Wait)
     centre.clockwork.tick()
     assert states(centre) == [BOOKED]
+
+
+def full_of_others(centre: Centre) -> None:
+    """All three GPUs are the lab's: two of them borrowed from the university."""
+    centre.admission.put_person(OWNER)
+    for name in ("l1", "l2", "l3"):
+        centre.start(name, person="owner", pool="lab")
+
+
+def noticed(centre: Centre) -> list[Lease]:
+    return [lease for lease in centre.leases() if lease.live and lease.noticed_for is not None]
+
+
+def test_all_that_is_taken_back_for_a_cluster_has_its_notice_at_once(centre_on_each: Centre) -> None:
+    centre = centre_on_each
+    full_of_others(centre)
+    start_cluster(centre)
+    grant(centre, 3)
+    centre.clockwork.tick()
+    first, second = noticed(centre)
+    assert first.ends_at == second.ends_at
+    assert set(ticket(centre).outlook.reclaims) == {first.id, second.id}, "the third would only be borrowed"
+    # What the one frees is taken, what the other will free stays the cluster's.
+    gone(centre, first)
+    centre.clockwork.tick()
+    assert states(centre) == [BOOKED]
+    assert [one.id for one in noticed(centre)] == [second.id]
+    gone(centre, second)
+    other = centre.admission.admit_now(OWNER, Ask("t9", "owner", "lab", {"gpu.h200": 1000}, server="y"))
+    assert isinstance(other.decision, Wait)
+    centre.clockwork.tick()
+    assert states(centre) == [BOOKED, BOOKED]
+    assert [lease.guaranteed for lease in cluster(centre).workers] == [True, True]
+    assert ticket(centre).wanted == 1
+    centre.tick(MINUTE)
+    assert noticed(centre) == []
+
+
+def test_who_wishes_for_fewer_gives_up_what_was_taken_back_for_the_others(centre: Centre) -> None:
+    full_of_others(centre)
+    start_cluster(centre)
+    grant(centre, 2)
+    centre.clockwork.tick()
+    assert len(noticed(centre)) == 2
+    grant(centre, 1)
+    centre.clockwork.tick()
+    assert len(noticed(centre)) == 1
+    grant(centre, 0)
+    centre.clockwork.tick()
+    assert noticed(centre) == []
+
+
+def test_no_more_is_taken_back_than_the_person_may_have(centre: Centre) -> None:
+    centre.load(ONE_WORKER_EACH)
+    full_of_others(centre)
+    start_cluster(centre)
+    grant(centre, 2)
+    centre.clockwork.tick()
+    (taken,) = noticed(centre)
+    gone(centre, taken)
+    for _ in range(3):
+        centre.tick(MINUTE)
+    assert states(centre) == [BOOKED]
+    assert noticed(centre) == []
+
+
+def test_no_more_is_taken_back_than_there_are_hours_for(centre: Centre) -> None:
+    centre.load(HOURS_FOR_ONE)
+    full_of_others(centre)
+    start_cluster(centre)
+    grant(centre, 2)
+    centre.clockwork.tick()
+    assert len(noticed(centre)) == 1
 
 
 # -- ends -----------------------------------------------------------------------------------------------------------------------
