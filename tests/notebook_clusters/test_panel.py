@@ -64,7 +64,9 @@ def opened(
             seen = PanelInLab(page)
 
             def has_kernel() -> bool:
-                return any(one["connections"] for one in lab.ask("api/kernels")[1])
+                status, kernels = lab.ask("api/kernels")
+                # While one is just being made, the server cannot list them.
+                return status == 200 and any(one["connections"] for one in kernels)
 
             # Before that, a cell that is run makes JupyterLab ask for one.
             wait_for(has_kernel, "the notebook's kernel", 90)
@@ -73,7 +75,6 @@ def opened(
             yield seen
         finally:
             page.close()
-            lab.ask("api/kernels")
             for kernel_of in lab.ask("api/kernels")[1]:
                 lab.ask(f"api/kernels/{kernel_of['id']}", method="DELETE")
     wait_for(lambda: not gateway.running(), "the end of every cluster with the kernel", 30)
