@@ -43,14 +43,17 @@ def reclaim_set(room: Room, ask: Ask, candidates: Iterable[Lease], most: int = 1
     left = {lease.id: lease for lease in candidates}
     picked: list[Lease] = []
     kept: list[Lease] = []
-    while len(kept) < most and (found := _for_one_more(room, ask, left)) is not None:
+    count = 0
+    while count < most and (found := _for_one_more(room, ask, left)) is not None:
+        count += 1
         picked += found
-        kept.append(room.keep(ask))
-    if not kept:
+        if count < most:
+            kept.append(room.keep(ask))
+    if not count:
         return None
     for lease in kept:
         room.remove(lease)
-    return needed(room, ask, picked, len(kept))
+    return needed(room, ask, picked, count)
 
 
 def _for_one_more(room: Room, ask: Ask, left: dict[str, Lease]) -> list[Lease] | None:

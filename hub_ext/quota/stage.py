@@ -77,12 +77,14 @@ class Room:
 
     def count_fitting(self, ask: Ask, most: int) -> int:
         """For how many of the same there is room, one beside the other; `most` is as far as it is counted."""
-        kept: list[Lease] = []
-        while len(kept) < most and self.has_room(ask):
-            kept.append(self.keep(ask))
+        count, kept = 0, list[Lease]()
+        while count < most and self.has_room(ask):
+            count += 1
+            if count < most:
+                kept.append(self.keep(ask))
         for lease in kept:
             self.remove(lease)
-        return len(kept)
+        return count
 
     def has_machine(self, ask: Ask) -> bool:
         return self._free is None or self._fitting(ask) is not None
