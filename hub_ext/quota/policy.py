@@ -5,7 +5,7 @@ A refusal is what waiting cannot cure. The checks are made in the order of `deci
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -171,18 +171,14 @@ def too_big_for_any_node(snapshot: Snapshot, ask: Ask) -> Refuse | None:
 
 def so_many_guaranteed(snapshot: Snapshot, ask: Ask, count: int, now: Instant) -> bool:
     """Whether so many of the same would be guaranteed, within the person's caps and hours; room is not looked at."""
-    policy = snapshot.policy
-    for key, amount in cap_keys(ask).items():
-        cap = policy.cap(ask.pool, key)
-        if (
-            cap is not None
-            and snapshot.sums[SumKey("held", cap[0], key, ask.person)] + count * amount > cap[1]
-        ):
-            return False
+    if any(held + count * amount > most for _, _, amount, held, most in _caps(snapshot, ask)):
+        return False
     together = replace(ask, amounts={name: count * amount for name, amount in ask.amounts.items()})
     if not is_guaranteed(snapshot.tree, snapshot.sums, together):
         return False
-    return isinstance(end_time(snapshot, ask, count * cost_of(policy, ask, guaranteed=True), now), End)
+    return isinstance(
+        end_time(snapshot, ask, count * cost_of(snapshot.policy, ask, guaranteed=True), now), End
+    )
 
 
 # -- 3: the person's caps ---------------------------------------------------------------------------------------
@@ -193,12 +189,7 @@ def person_at_cap(snapshot: Snapshot, ask: Ask) -> Wait | None:
     if ask.reservation is not None:
         return None
     policy = snapshot.policy
-    for key, amount in cap_keys(ask).items():
-        cap = policy.cap(ask.pool, key)
-        if cap is None:
-            continue
-        pool, most = cap
-        held = snapshot.sums[SumKey("held", pool, key, ask.person)]
+    for key, pool, amount, held, most in _caps(snapshot, ask):
         if held + amount > most:
             counted = [
                 lease
@@ -218,6 +209,15 @@ def person_at_cap(snapshot: Snapshot, ask: Ask) -> Wait | None:
             }
             return Wait(Code.PERSON_AT_CAP, facts)
     return None
+
+
+def _caps(snapshot: Snapshot, ask: Ask) -> Iterator[tuple[str, str, int, int, int]]:
+    """What limits the person: key, pool that states it, what is asked, what they hold, and the most they may."""
+    for key, amount in cap_keys(ask).items():
+        cap = snapshot.policy.cap(ask.pool, key)
+        if cap is not None:
+            pool, most = cap
+            yield key, pool, amount, snapshot.sums[SumKey("held", pool, key, ask.person)], most
 
 
 # -- 4: hours -----------------------------------------------------------------------------------------------------
